@@ -1,0 +1,34 @@
+"""Which architecture a training stage builds. A model is named by the timm registry or by a kind of our own."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from vitops.config.base import Section
+
+Scalar = bool | int | float | str
+
+
+class TimmModel(Section):
+    """Any architecture of timm, from scratch (no download)."""
+
+    implementation: ClassVar[str] = "vitops.models.timm_model:build"
+    kind: Literal["timm"] = "timm"
+    name: str
+    """A name of timm's registry, e.g. ``deit_tiny_distilled_patch16_224``."""
+    args: dict[str, Scalar] = Field(default_factory=dict)
+    """Keyword arguments of the factory: ``img_size``, ``patch_size``, ``embed_dim``, ``depth``, ``num_heads``, ..."""
+
+
+class CifarResNet(Section):
+    """The ResNet of He et al. (2016), section 4.2: three stages of basic blocks, option-A shortcuts, 16/32/64 channels."""
+
+    implementation: ClassVar[str] = "vitops.models.cifar_resnet:build"
+    kind: Literal["cifar_resnet"] = "cifar_resnet"
+    depth: int = Field(32, ge=8, multiple_of=1)
+    """6n + 2: 8, 14, 20, 32, 44, 56, ..."""
+    head: Literal["linear", "cosine"] = "cosine"
+    """``cosine``: unit features times unit class weights, the head that LDAM needs."""
+
+
+Model = Annotated[TimmModel | CifarResNet, Field(discriminator="kind")]

@@ -1,0 +1,118 @@
+"""``pipelines:`` of pipelines.yaml: one class per flow; its fields are the flow's stages."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from vitops.config.base import Section
+from vitops.config.compression import Export, Prune, Quantize
+from vitops.config.datasets import Dataset, Name
+from vitops.config.training import Train
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Evaluate(Section):
+    """Accuracy on the test set, overall and by group."""
+
+    many: int = Field(100, ge=1)
+    """A class with more training images than this is many-shot."""
+    few: int = Field(20, ge=0)
+    """A class with fewer training images than this is few-shot."""
+    boundaries: tuple[int, int] | None = None
+    """Class indices where the official head/mid/tail groups begin to differ, e.g. [3, 7]; null reports none."""
+
+
+class Report(Section):
+    """Latency and the offline HTML page."""
+
+    latency_runs: int = Field(200, ge=10)
+    """Timed runs per model; the median is reported."""
+
+
+class Resources(Section):
+    """Where and how a stage runs. Only ``mode``, ``device`` and ``threads`` enter stage keys."""
+
+    launcher: Literal["ray", "local"] = "ray"
+    """``ray``: Ray Train with ``workers`` processes; ``local``: in the flow's own process."""
+    workers: int = Field(2, ge=1)
+    """Processes of a training stage: a power of two that divides micro_batches."""
+    threads: int = Field(1, ge=1)
+    mode: Literal["exact", "fast"] = "exact"
+    device: Literal["cpu", "cuda"] = "cpu"
+    checkpoint_seconds: float = Field(10.0, gt=0)
+    """A checkpoint is written when this much time has passed since the last one."""
+    checkpoint_steps: int | None = Field(None, ge=1)
+    """... or when this many steps have; null counts time only."""
+
+    @model_validator(mode="after")
+    def _power_of_two(self) -> "Resources":
+        if self.workers & (self.workers - 1):
+            raise ValueError(f"workers must be a power of two, got {self.workers}")
+        return self
+
+
+class Schedule(Section):
+    """When a deployment of this pipeline runs by itself."""
+
+    cron: str
+    timezone: str = "UTC"
+
+
+class Pipeline(Section):
+    """What every pipeline has."""
+
+    dataset: str
+    """A name under datasets:."""
+    split: str
+    """A named split of that dataset."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    resources: Resources = Resources()
+    schedule: Schedule | None = None
+
+
+class Retrain(Pipeline):
+    """data -> teacher -> student -> prune -> export -> quantize -> evaluate -> package -> report."""
+
+    flow: Literal["retrain"] = "retrain"
+    teacher: Train
+    student: Train
+    prune: Prune
+    export: Export = Export()
+    quantize: Quantize = Quantize()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _workers_divide(self) -> "Retrain":
+        for name, recipe in (("teacher", self.teacher), ("student", self.student), ("prune.finetune", self.prune.finetune)):
+            if recipe.micro_batches % self.resources.workers:
+                raise ValueError(
+                    f"{name}.micro_batches ({recipe.micro_batches}) must be a multiple of resources.workers ({self.resources.workers})"
+                )
+        return self
+
+
+class Compress(Pipeline):
+    """An existing model artifact -> prune -> export -> quantize -> evaluate -> package -> report."""
+
+    flow: Literal["compress"] = "compress"
+    student: Digest
+    """Digest of the dense model artifact to compress."""
+    teacher: Digest
+    """Digest of the teacher artifact for fine-tuning."""
+    prune: Prune
+    export: Export = Export()
+    quantize: Quantize = Quantize()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+
+AnyPipeline = Annotated[Retrain | Compress, Field(discriminator="flow")]
+
+
+class Project(Section):
+    """The whole of pipelines.yaml with one profile applied to each pipeline."""
+
+    datasets: dict[Name, Dataset]
+    pipelines: dict[Name, AnyPipeline]

@@ -1,0 +1,62 @@
+"""The contract between a stage's library function and whoever runs it.
+
+A stage function takes one ``Job`` and fills ``job.out``; it returns an ``Outcome``. It reads nothing but the job's inputs
+and parameters, so that its output is a function of the stage key. Neither knows Prefect, the ledger or the store.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Position(BaseModel):
+    """A place in a training: both counted from 0."""
+
+    model_config = ConfigDict(frozen=True)
+    epoch: int
+    step: int
+
+
+class Outcome(BaseModel):
+    """What the receipt says about an execution beyond its bytes."""
+
+    model_config = ConfigDict(frozen=True)
+    resumed_from: Position | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class Job(BaseModel):
+    """One execution of one stage."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    """Name of the stage, e.g. ``student``."""
+    key: str
+    """Stage key, 64 hex digits."""
+    parameters: dict[str, Any]
+    """Resolved parameters as canonical JSON; the stage function validates them with its configuration class."""
+    inputs: dict[str, Path]
+    """Input role -> folder with that artifact's files (read-only)."""
+    digests: dict[str, str] = Field(default_factory=dict)
+    """Input role -> digest of that artifact."""
+    out: Path
+    """Empty folder that becomes the artifact."""
+    checkpoints: Path
+    """Folder that survives the process, private to this key."""
+    progress: Path | None = None
+    """JSON file that is replaced atomically as the stage advances."""
+    resources: dict[str, Any] = Field(default_factory=dict)
+    """The pipeline's ``resources`` section."""
+
+    def report(self, **values: Any) -> None:
+        """Replace the progress file by ``{"stage", "time", **values}``."""
+        if self.progress is None:
+            return
+        aside = self.progress.with_suffix(f".{os.getpid()}.tmp")
+        aside.write_text(json.dumps({"stage": self.stage, "time": time.time(), **values}))
+        os.replace(aside, self.progress)
