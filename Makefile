@@ -1,0 +1,35 @@
+PYTHON ?= python3
+BIN := .venv/bin
+# Threads of native libraries would fight for the cores with the workers; stages set their own count.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test check bench clean
+
+run: .venv/run        ## run the quickstart: digits, long-tailed, to an audited int8 package
+	$(BIN)/vitops run quickstart
+
+test: .venv/dev       ## run every test
+	$(BIN)/pytest
+
+check: .venv/dev      ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy vitops
+	$(BIN)/lint-imports
+
+bench: .venv/dev      ## every speed benchmark; each prints one JSON line at its end
+	for script in benchmarks/speed/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:                ## remove the environment, the store and caches (the dataset cache of DVC stays)
+	rm -rf .venv .vitops .prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/run: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,s3]'
+	touch .venv/run $@
