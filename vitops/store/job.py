@@ -1,7 +1,7 @@
 """The contract between a stage's library function and whoever runs it.
 
-A stage function takes one ``Job`` and fills ``job.out``; it returns an ``Outcome``. It reads nothing but the job's inputs
-and parameters, so that its output is a function of the stage key. Neither knows Prefect, the ledger or the store.
+A stage function takes one ``Job`` and fills ``job.out``; it returns an ``Outcome``. It reads nothing but the job's
+inputs and parameters, so that its output is a function of the stage key. Neither knows Prefect, the ledger or the store.
 """
 
 import json
@@ -50,8 +50,14 @@ class Job(BaseModel):
     """Folder that survives the process, private to this key."""
     progress: Path | None = None
     """JSON file that is replaced atomically as the stage advances."""
+    stop: Path | None = None
+    """A file that appears when the stage should save its work and raise ``Interrupted``."""
     resources: dict[str, Any] = Field(default_factory=dict)
     """The pipeline's ``resources`` section."""
+
+    def stopping(self) -> bool:
+        """True once somebody asked this run to stop."""
+        return self.stop is not None and self.stop.exists()
 
     def report(self, **values: Any) -> None:
         """Replace the progress file by ``{"stage", "time", **values}``."""
@@ -59,4 +65,4 @@ class Job(BaseModel):
             return
         aside = self.progress.with_suffix(f".{os.getpid()}.tmp")
         aside.write_text(json.dumps({"stage": self.stage, "time": time.time(), **values}))
-        os.replace(aside, self.progress)
+        aside.replace(self.progress)
