@@ -1,0 +1,46 @@
+"""The one way an ONNX file is run here: ONNX Runtime on the CPU with a single thread.
+
+One thread because gates, evaluation and latency must mean the same thing on every host and in every process.
+This module does not import torch, so that prediction from a package starts fast.
+"""
+
+from pathlib import Path
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+
+from vitops.errors import VitopsError
+
+_ERRORS_ONLY = 3
+_LOAD_ERRORS = (
+    ort_state.Fail,
+    ort_state.InvalidArgument,
+    ort_state.InvalidGraph,
+    ort_state.InvalidProtobuf,
+    ort_state.NotImplemented,
+    ort_state.RuntimeException,
+)
+
+
+def session(path: Path, *, optimized: Path | None = None, basic: bool = False) -> ort.InferenceSession:
+    """A session on the CPU with 1 thread.
+
+    ``optimized``: file that receives the graph as ONNX Runtime really runs it, for counting kernels.
+    ``basic``: apply basic rewrites only; the default level also fuses and may run other integer kernels.
+    Raises VitopsError naming the file when it is missing or no valid model.
+    """
+    if not path.is_file():
+        raise VitopsError(f"{path} does not exist: expected an ONNX file")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.use_deterministic_compute = True
+    options.log_severity_level = _ERRORS_ONLY
+    if basic:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except _LOAD_ERRORS as error:
+        raise VitopsError(f"{path} is not a model that ONNX Runtime {ort.__version__} can load: {error}") from error
