@@ -1,0 +1,260 @@
+"""The one place that creates, writes, syncs, renames, links, deletes or locks files of store, ledger and checkpoints.
+
+Laws: a file appears under its final name only when all its bytes are on disk; after a call returns, a power cut does
+not undo it; a failed or killed call leaves the target as it was, and at worst a file ``.<name>.<pid>-<n>.tmp`` aside.
+Everything rests on the primitives at the end of this file, so that a fault test can number and fail each operation.
+A failure the user can do something about (full, read-only or broken disk) is a ``VitopsError`` that names the path.
+"""
+
+import errno
+import fcntl
+import hashlib
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vitops.errors import VitopsError
+
+CHUNK = 1 << 20
+_numbers = itertools.count()
+_WAYS_OUT = {
+    errno.ENOSPC: "no space is left on its file system; free some, or put the store elsewhere with VITOPS_HOME",
+    errno.EDQUOT: "your disk quota is used up; free some space, or put the store elsewhere with VITOPS_HOME",
+    errno.EFBIG: "the file would exceed the largest allowed size (see ulimit -f); raise that limit",
+    errno.EROFS: "its file system is read-only; make it writable, or put the store elsewhere with VITOPS_HOME",
+    errno.EACCES: "permission is denied; give this user write access, or put the store elsewhere with VITOPS_HOME",
+    errno.EPERM: "the operation is not permitted there; put the store on another file system with VITOPS_HOME",
+    errno.EIO: "the disk reports an input/output error; check the disk, then put the store elsewhere with VITOPS_HOME",
+    errno.EXDEV: "the store's folders lie on different file systems; keep the whole store on one",
+    errno.EOPNOTSUPP: "its file system has no hard links or locks; put the store on another one with VITOPS_HOME",
+    errno.ENOLCK: "its file system has no locks left; put the store on another one with VITOPS_HOME",
+}
+
+
+@contextmanager
+def actionable(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block that has a known way out into a VitopsError that names the path; let others pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _WAYS_OUT:
+            raise
+        raise VitopsError(
+            f"cannot write {path}: {_WAYS_OUT[error.errno]}. What was published before is unchanged; then run again."
+        ) from error
+
+
+def write_bytes(path: Path, data: bytes, *, aside: Path | None = None) -> None:
+    """Create or replace the file. ``aside``: folder for the unfinished file (default: beside the target)."""
+    with actionable(path), _aside(path, aside) as unfinished:
+        _fill(unfinished, (data,), mode=None, sync=True)
+        _rename(unfinished, path)
+        _sync_folder(path.parent)
+
+
+def create_only(path: Path, data: bytes, *, aside: Path | None = None) -> bool:
+    """Create the file read-only with all its bytes at once; False, and nothing changed, when the name is taken."""
+    with actionable(path), _aside(path, aside) as unfinished:
+        _fill(unfinished, (data,), mode=0o444, sync=True)
+        try:
+            _link(unfinished, path)
+        except FileExistsError:
+            return False
+        _sync_folder(path.parent)
+        return True
+
+
+def copy(
+    source: Path, target: Path, *, expected: str, aside: Path | None = None, mode: int | None = None, sync: bool = True
+) -> str:
+    """Copy a file while hashing it; return the SHA-256 of the bytes read.
+
+    The target is created or replaced only if that equals ``expected``. ``sync=False`` is for copies that can be made
+    again (a cache).
+    """
+    hasher = hashlib.sha256()
+    with actionable(target), _aside(target, aside) as unfinished:
+        _fill(unfinished, _hashed(source, hasher.update), mode=mode, sync=sync)
+        if hasher.hexdigest() == expected:
+            _rename(unfinished, target)
+            if sync:
+                _sync_folder(target.parent)
+    return hasher.hexdigest()
+
+
+def make_folder(path: Path) -> Path:
+    """Create the folder and its parents where missing; return it."""
+    if path.is_dir():
+        return path
+    with actionable(path):
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+    return path
+
+
+def rename_dir(source: Path, target: Path) -> bool:
+    """Move a finished folder to its final name; False, and nothing changed, when a filled folder has that name.
+
+    The files inside must have been written durably before (``write_bytes``).
+    """
+    with actionable(target):
+        _sync_folder(source)
+        try:
+            _rename(source, target)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        _sync_folder(target.parent)
+        return True
+
+
+def sync_tree(folder: Path) -> None:
+    """Force every file and folder below (and the folder itself) to disk."""
+    with actionable(folder):
+        for place, _, names in os.walk(folder):
+            for name in names:
+                _sync_file(Path(place, name))
+            _sync_folder(Path(place))
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a whole folder; nothing happens when it is not there."""
+    with actionable(path):
+        if path.is_dir() and not path.is_symlink():
+            _remove_tree(path)
+        else:
+            _unlink(path)
+        if path.parent.is_dir():
+            _sync_folder(path.parent)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the exclusive lock of a lock file, waiting for it; the kernel frees it when the process dies."""
+    descriptor = acquire(path, wait=True)
+    assert descriptor is not None
+    try:
+        yield
+    finally:
+        release(descriptor)
+
+
+def acquire(path: Path, *, wait: bool) -> int | None:
+    """Descriptor that holds the lock of the file, created if missing; None when it is held elsewhere and not ``wait``.
+
+    A lock file that was deleted while we waited is no lock any more: another is then taken.
+    """
+    while True:
+        with actionable(path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            with actionable(path):
+                _flock(descriptor, wait=wait)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if _names(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def release(descriptor: int) -> None:
+    """Give back a lock of ``acquire``."""
+    os.close(descriptor)
+
+
+def _names(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _aside(target: Path, folder: Path | None) -> Iterator[Path]:
+    unfinished = (folder or target.parent) / f".{target.name}.{os.getpid()}-{next(_numbers)}.tmp"
+    try:
+        yield unfinished
+    finally:
+        _unlink(unfinished)
+
+
+def _fill(path: Path, chunks: Iterable[bytes], *, mode: int | None, sync: bool) -> None:
+    descriptor = _create(path)
+    try:
+        for chunk in chunks:
+            _write(descriptor, chunk)
+        if mode is not None:
+            os.fchmod(descriptor, mode)
+        if sync:
+            _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _hashed(source: Path, update: Callable[[bytes], None]) -> Iterator[bytes]:
+    with source.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            update(chunk)
+            yield chunk
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# The primitives: every change of the disk is one of these calls.
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _rename(source: Path, target: Path) -> None:
+    source.replace(target)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.hardlink_to(source)
+
+
+def _unlink(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _remove_tree(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def _flock(descriptor: int, *, wait: bool) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
