@@ -2,7 +2,7 @@
 
 Laws: a section is frozen and rejects unknown keys; ``parameters`` is the canonical JSON that enters a stage key;
 a field added after a release declares its *neutral* value (the behaviour before it existed) and is left out of
-``parameters`` while it has it, so that old artifacts stay valid. Defaults are never left out: changing one changes keys.
+``parameters`` while it has it, so that old artifacts stay valid. A default is never left out: changing it changes keys.
 """
 
 from typing import Any, ClassVar
@@ -12,10 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field
 JSON = dict[str, Any]
 
 
+class KeyProblem(ValueError):
+    """A value that contradicts its neighbours: ``key`` is relative to the section that noticed it."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key} {message}")
+        self.key = key
+        self.message = message
+
+
 class Section(BaseModel):
     """A part of pipelines.yaml. ``implementation`` names the code (``module:attribute``) that a ``kind`` selects."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     implementation: ClassVar[str | None] = None
 

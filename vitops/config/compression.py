@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from vitops.config.base import Section
+from vitops.config.base import KeyProblem, Section
 from vitops.config.training import Recipe
 
 Structure = Literal["emb", "h", "qk", "v", "mlp"]
@@ -59,8 +59,10 @@ class Prune(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Prune":
-        if not self.structures:
-            raise ValueError("structures must name at least one of emb, h, qk, v, mlp")
+        if not self.structures or len(set(self.structures)) < len(self.structures):
+            raise KeyProblem(
+                "structures", "must name each of emb, h, qk, v, mlp at most once, and at least one of them"
+            )
         return self
 
 

@@ -4,17 +4,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from vitops.config.base import Section
+from vitops.config.base import KeyProblem, Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
 class ArraysSource(Section):
-    """An ``.npz`` file (never unpickled) with ``images`` (N, H, W) or (N, H, W, C) uint8 and ``labels`` (N,) integers."""
+    """An ``.npz`` file (never unpickled): ``images`` (N, H, W) or (N, H, W, C) uint8 and ``labels`` (N,) integers."""
 
     implementation: ClassVar[str] = "vitops.data.sources.arrays:ArraysReader"
     kind: Literal["arrays"] = "arrays"
-    path: str
+    path: str = Field(min_length=1)
     """File, relative to the project root."""
     image_size: int | None = Field(None, ge=1, le=4096)
     """Side of the square PNG each image is scaled to (bicubic); null keeps the stored size."""
@@ -28,7 +28,7 @@ class ArchiveSource(Section):
 
     implementation: ClassVar[str] = "vitops.data.sources.archive:ArchiveReader"
     kind: Literal["archive"] = "archive"
-    path: str
+    path: str = Field(min_length=1)
     """The .tar or .zip file (or a link to it), relative to the project root."""
     licence: str = "unknown"
 
@@ -38,7 +38,7 @@ class FolderSource(Section):
 
     implementation: ClassVar[str] = "vitops.data.sources.folder:FolderReader"
     kind: Literal["folder"] = "folder"
-    path: str
+    path: str = Field(min_length=1)
     """The folder, relative to the project root."""
     licence: str = "unknown"
 
@@ -63,6 +63,16 @@ class Gates(Section):
     """Largest allowed width and height, in pixels."""
     duplicates: Literal["fail", "warn"] = "fail"
     """What exact duplicates (same bytes or same pixels) do."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Gates":
+        if self.min_side > self.max_side:
+            raise KeyProblem("min_side", f"must not exceed max_side ({self.max_side}), got {self.min_side}")
+        if self.labels is not None and len(set(self.labels)) < len(self.labels):
+            raise KeyProblem("labels", "names a class twice")
+        if self.labels is not None and self.classes not in {None, len(self.labels)}:
+            raise KeyProblem("classes", f"must be {len(self.labels)}, the number of labels, got {self.classes}")
+        return self
 
 
 class SubsetTest(Section):
@@ -101,7 +111,7 @@ class LongtailSplit(Section):
     kind: Literal["longtail"] = "longtail"
     seed: int = Field(0, ge=0, lt=2**32)
     imbalance: Literal["exp", "step"] = "exp"
-    imbalance_factor: float = Field(100.0, ge=1)
+    imbalance_factor: float = Field(100.0, json_schema_extra={"minimum": 1})
     """IF = largest over smallest class count, at least 1 (write 100, not 0.01)."""
     n_max: int | None = Field(None, ge=1)
     """Images of the largest class; null takes samples / classes, as the official code does."""
@@ -110,6 +120,20 @@ class LongtailSplit(Section):
     test: TestSet = SubsetTest()
     val_per_class: int = Field(50, ge=1)
     """Validation images of each class (fewer where fewer are left out)."""
+
+    @model_validator(mode="after")
+    def _every_class_has_an_image(self) -> "LongtailSplit":
+        factor = self.imbalance_factor
+        if factor <= 0:
+            raise KeyProblem("imbalance_factor", f"must be at least 1, got {factor:g}")
+        if factor < 1:
+            raise KeyProblem(
+                "imbalance_factor",
+                f"is the largest over the smallest class count, at least 1: write {1 / factor:g} instead of {factor:g}",
+            )
+        if self.n_max is not None and self.n_max < factor:
+            raise KeyProblem("n_max", f"must be at least imbalance_factor ({factor:g}), or the smallest class is empty")
+        return self
 
 
 Split = Annotated[HoldoutSplit | LongtailSplit, Field(discriminator="kind")]

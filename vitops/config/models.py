@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vitops.config.base import Section
 
@@ -21,14 +21,22 @@ class TimmModel(Section):
 
 
 class CifarResNet(Section):
-    """The ResNet of He et al. (2016), section 4.2: three stages of basic blocks, option-A shortcuts, 16/32/64 channels."""
+    """The ResNet of He et al. (2016), section 4.2: basic blocks, option-A shortcuts, stages of 16/32/64 channels."""
 
     implementation: ClassVar[str] = "vitops.models.cifar_resnet:build"
     kind: Literal["cifar_resnet"] = "cifar_resnet"
-    depth: int = Field(32, ge=8, multiple_of=1)
+    depth: int = Field(32, ge=8)
     """6n + 2: 8, 14, 20, 32, 44, 56, ..."""
     head: Literal["linear", "cosine"] = "cosine"
     """``cosine``: unit features times unit class weights, the head that LDAM needs."""
+
+    @field_validator("depth")
+    @classmethod
+    def _whole_stages(cls, depth: int) -> int:
+        if (depth - 2) % 6:
+            below = depth - (depth - 2) % 6
+            raise ValueError(f"must be 6n + 2: {below} or {below + 6}, got {depth}")
+        return depth
 
 
 Model = Annotated[TimmModel | CifarResNet, Field(discriminator="kind")]

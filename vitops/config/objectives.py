@@ -62,4 +62,16 @@ class Nvit(Section):
     distill: DeitLt = DeitLt()
 
 
+def needs_teacher(objective: "CrossEntropy | Ldam | DeitLt | Nvit") -> bool:
+    """Whether the objective reads a teacher's predictions."""
+    return isinstance(objective, Nvit) or (isinstance(objective, DeitLt) and objective.alpha > 0)
+
+
+def drw_of(objective: "CrossEntropy | Ldam | DeitLt | Nvit") -> tuple[str, Drw | None]:
+    """Where the objective keeps its deferred re-weighting (a key relative to it), and the section."""
+    if isinstance(objective, Nvit):
+        return "distill.drw", objective.distill.drw
+    return "drw", objective.drw
+
+
 Objective = Annotated[CrossEntropy | Ldam | DeitLt | Nvit, Field(discriminator="kind")]

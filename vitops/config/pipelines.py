@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vitops.config.base import Section
+from vitops.config.base import KeyProblem, Section
 from vitops.config.compression import Export, Prune, Quantize
 from vitops.config.datasets import Dataset, Name
-from vitops.config.training import Train
+from vitops.config.objectives import Nvit, needs_teacher
+from vitops.config.training import Recipe, Train
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -21,6 +22,14 @@ class Evaluate(Section):
     """A class with fewer training images than this is few-shot."""
     boundaries: tuple[int, int] | None = None
     """Class indices where the official head/mid/tail groups begin to differ, e.g. [3, 7]; null reports none."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Evaluate":
+        if self.few > self.many:
+            raise KeyProblem("few", f"must not exceed many ({self.many}), got {self.few}")
+        if self.boundaries and not 0 < self.boundaries[0] < self.boundaries[1]:
+            raise KeyProblem("boundaries", f"must be two increasing class indices, got {list(self.boundaries)}")
+        return self
 
 
 class Report(Section):
@@ -48,14 +57,15 @@ class Resources(Section):
     @model_validator(mode="after")
     def _power_of_two(self) -> "Resources":
         if self.workers & (self.workers - 1):
-            raise ValueError(f"workers must be a power of two, got {self.workers}")
+            raise KeyProblem("workers", f"must be a power of two, got {self.workers}")
         return self
 
 
 class Schedule(Section):
     """When a deployment of this pipeline runs by itself."""
 
-    cron: str
+    cron: str = Field(pattern=r"^\S+( \S+){4}$")
+    """Minute, hour, day of month, month, day of week, e.g. ``0 3 * * 1``."""
     timezone: str = "UTC"
 
 
@@ -69,6 +79,15 @@ class Pipeline(Section):
     seed: int = Field(0, ge=0, lt=2**32)
     resources: Resources = Resources()
     schedule: Schedule | None = None
+
+    def _check_workers(self, **recipes: Recipe) -> None:
+        workers = self.resources.workers
+        for name, recipe in recipes.items():
+            if recipe.micro_batches % workers:
+                raise KeyProblem(
+                    f"{name}.micro_batches",
+                    f"must be a multiple of resources.workers ({workers}), got {recipe.micro_batches}",
+                )
 
 
 class Retrain(Pipeline):
@@ -84,12 +103,14 @@ class Retrain(Pipeline):
     report: Report = Report()
 
     @model_validator(mode="after")
-    def _workers_divide(self) -> "Retrain":
-        for name, recipe in (("teacher", self.teacher), ("student", self.student), ("prune.finetune", self.prune.finetune)):
-            if recipe.micro_batches % self.resources.workers:
-                raise ValueError(
-                    f"{name}.micro_batches ({recipe.micro_batches}) must be a multiple of resources.workers ({self.resources.workers})"
-                )
+    def _consistent(self) -> "Retrain":
+        self._check_workers(teacher=self.teacher, student=self.student, **{"prune.finetune": self.prune.finetune})
+        if needs_teacher(self.teacher.objective):
+            raise KeyProblem(
+                "teacher.objective", f"{self.teacher.objective.kind} needs a teacher, which the teacher stage lacks"
+            )
+        if isinstance(self.student.objective, Nvit):
+            raise KeyProblem("student.objective", "nvit guides pruning and fine-tuning; use deit_lt or cross_entropy")
         return self
 
 
@@ -106,6 +127,11 @@ class Compress(Pipeline):
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Compress":
+        self._check_workers(**{"prune.finetune": self.prune.finetune})
+        return self
 
 
 AnyPipeline = Annotated[Retrain | Compress, Field(discriminator="flow")]

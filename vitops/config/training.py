@@ -1,12 +1,12 @@
-"""How a model is trained: data order and augmentation, optimizer, schedule, averaging. All of it enters the stage key."""
+"""How a model is trained: data order, augmentation, optimizer, schedule, averaging. All of it enters the stage key."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vitops.config.base import Section
-from vitops.config.models import Model
-from vitops.config.objectives import Objective
+from vitops.config.base import KeyProblem, Section
+from vitops.config.models import CifarResNet, Model
+from vitops.config.objectives import Ldam, Objective, drw_of
 
 Triple = tuple[float, float, float]
 
@@ -22,6 +22,14 @@ class Preprocessing(Section):
     mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "Preprocessing":
+        if self.resize is not None and self.resize < self.size:
+            raise KeyProblem("resize", f"must be at least size ({self.size}), got {self.resize}")
+        if min(self.std) <= 0:
+            raise KeyProblem("std", f"must be positive, got {list(self.std)}")
+        return self
+
 
 class PadCrop(Section):
     """Zero padding, then a random crop of the original size."""
@@ -35,6 +43,13 @@ class ResizedCrop(Section):
 
     kind: Literal["resized"] = "resized"
     scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the image's area."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ResizedCrop":
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise KeyProblem("scale", f"must be two increasing shares in (0, 1], got {list(self.scale)}")
+        return self
 
 
 Crop = Annotated[PadCrop | ResizedCrop, Field(discriminator="kind")]
@@ -46,7 +61,7 @@ class Augment(Section):
     crop: Crop | None = None
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip (0 for digits)."""
-    randaugment: str | None = None
+    randaugment: str | None = Field(None, pattern=r"^rand(-[a-z]+[0-9.]+)*$")
     """timm's policy string, e.g. ``rand-m9-mstd0.5-inc1``."""
     erasing: float = Field(0.0, ge=0, le=1)
     """Probability of random erasing with pixel noise."""
@@ -76,6 +91,12 @@ class Optimizer(Section):
     decay_1d: bool = False
     """Also decay biases and norm weights (classic CNN recipes do)."""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "Optimizer":
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise KeyProblem("betas", f"must lie in [0, 1), got {list(self.betas)}")
+        return self
+
 
 class Cosine(Section):
     """Linear warm-up, then half a cosine, per step."""
@@ -95,6 +116,12 @@ class MultiStep(Section):
     milestones: tuple[int, ...]
     factor: float = Field(0.01, gt=0, lt=1)
 
+    @model_validator(mode="after")
+    def _increasing(self) -> "MultiStep":
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise KeyProblem("milestones", f"must increase, got {list(self.milestones)}")
+        return self
+
 
 Schedule = Annotated[Cosine | MultiStep, Field(discriminator="kind")]
 
@@ -112,7 +139,7 @@ class Recipe(Section):
     objective: Objective
     epochs: int = Field(ge=1)
     micro_batches: int = Field(4, ge=1)
-    """M logical micro-batches of one step, the unit of randomness, BatchNorm and weighted means; the worker count divides it."""
+    """M logical micro-batches of one step: the unit of randomness, BatchNorm and weighted means. Workers divide it."""
     micro_batch_size: int = Field(ge=1)
     repeats: int = Field(1, ge=1)
     """Repeated augmentation: each drawn sample appears this many times in the epoch's stream."""
@@ -130,10 +157,13 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if self.mixup and self.micro_batch_size % 2:
-            raise ValueError(f"micro_batch_size must be even with mixup, got {self.micro_batch_size}")
-        drw = getattr(self.objective, "drw", None)
+            raise KeyProblem("micro_batch_size", f"must be even with mixup, got {self.micro_batch_size}")
+        key, drw = drw_of(self.objective)
         if drw and drw.epoch >= self.epochs:
-            raise ValueError(f"objective.drw.epoch must be below epochs ({self.epochs}), got {drw.epoch}")
+            raise KeyProblem(f"objective.{key}.epoch", f"must be below epochs ({self.epochs}), got {drw.epoch}")
+        if self.schedule.warmup_epochs >= self.epochs:
+            warmup = self.schedule.warmup_epochs
+            raise KeyProblem("schedule.warmup_epochs", f"must be below epochs ({self.epochs}), got {warmup:g}")
         return self
 
 
@@ -141,3 +171,10 @@ class Train(Recipe):
     """One training stage: an architecture and its recipe."""
 
     model: Model
+
+    @model_validator(mode="after")
+    def _margins_need_cosines(self) -> "Train":
+        if isinstance(self.objective, Ldam) and getattr(self.model, "head", None) != "cosine":
+            key = "model.head" if isinstance(self.model, CifarResNet) else "model.kind"
+            raise KeyProblem(key, "must give cosine logits for ldam: a cifar_resnet with head: cosine")
+        return self
