@@ -47,12 +47,16 @@ def actionable(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_bytes(path: Path, data: bytes, *, aside: Path | None = None) -> None:
-    """Create or replace the file. ``aside``: folder for the unfinished file (default: beside the target)."""
+def write_bytes(path: Path, data: bytes, *, aside: Path | None = None, sync: bool = True) -> None:
+    """Create or replace the file. ``aside``: folder for the unfinished file (default: beside the target).
+
+    ``sync=False`` is for what can be made again (a cache): whole or absent for readers, but not safe from a power cut.
+    """
     with actionable(path), _aside(path, aside) as unfinished:
-        _fill(unfinished, (data,), mode=None, sync=True)
+        _fill(unfinished, (data,), mode=None, sync=sync)
         _rename(unfinished, path)
-        _sync_folder(path.parent)
+        if sync:
+            _sync_folder(path.parent)
 
 
 def create_only(path: Path, data: bytes, *, aside: Path | None = None) -> bool:
@@ -72,8 +76,7 @@ def copy(
 ) -> str:
     """Copy a file while hashing it; return the SHA-256 of the bytes read.
 
-    The target is created or replaced only if that equals ``expected``. ``sync=False`` is for copies that can be made
-    again (a cache).
+    The target is created or replaced only if that equals ``expected``. ``sync``: as in ``write_bytes``.
     """
     hasher = hashlib.sha256()
     with actionable(target), _aside(target, aside) as unfinished:

@@ -93,7 +93,10 @@ def read(folder: Path) -> list[FileEntry]:
 
 
 def check(folder: Path, *, hash_file: HashFile = canonical.sha256_file) -> str:
-    """The folder's digest if all is as its ``manifest.json`` says; VerificationError names the first file that is not."""
+    """The folder's digest, if all is as its ``manifest.json`` says; VerificationError names the first file that is not.
+
+    ``hash_file`` may be one that remembers.
+    """
     for path, sentence in differences(folder, hash_file=hash_file):
         raise VerificationError(f"{path}: {sentence} Make the folder {folder} again.")
     return digest(read(folder))
