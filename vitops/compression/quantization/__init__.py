@@ -1,0 +1,1 @@
+"""Integer models for ONNX Runtime."""
