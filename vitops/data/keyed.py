@@ -1,12 +1,16 @@
-"""Randomness as a pure function of names: the same parts give the same stream in every process, whatever ran before."""
+"""Randomness as a pure function of names: the same parts give the same stream in every process, whatever ran before.
+
+``derive`` needs the standard library alone; torch and numpy are imported where a stream is opened.
+"""
 
 import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(*parts: int | str) -> int:
@@ -15,8 +19,11 @@ def derive(*parts: int | str) -> int:
 
 
 @contextmanager
-def seeded(*parts: int | str) -> Iterator[torch.Generator]:
-    """Seed torch, numpy and random for the block, hand out a generator of the same key, restore all three after it."""
+def seeded(*parts: int | str) -> Iterator["torch.Generator"]:
+    """Seed torch, numpy and random for the block, hand out an independent generator, restore all three after it."""
+    import numpy as np
+    import torch
+
     seed = derive(*parts)
     outer_numpy, outer_random = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -24,7 +31,7 @@ def seeded(*parts: int | str) -> Iterator[torch.Generator]:
         np.random.seed(seed & 0xFFFFFFFF)
         random.seed(seed)
         try:
-            yield torch.Generator().manual_seed(seed)
+            yield torch.Generator().manual_seed(derive("generator", *parts))
         finally:
             np.random.set_state(outer_numpy)
             random.setstate(outer_random)

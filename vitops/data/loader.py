@@ -1,0 +1,252 @@
+"""Reading samples: tar shards through an offset table and mmap, in an order that is a pure function of the position.
+
+Laws: every byte handed out was checked: a shard's SHA-256 when it is first opened, a member's at every read, the list
+of members against the digest that the split's own manifest vouches for. ``TrainStream.micro_batch`` is a pure function
+of (seed, epoch, step, micro-batch): there is no iterator to save, and seeking costs nothing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vitops.config.training import Preprocessing, Recipe
+from vitops.data.keyed import seeded
+from vitops.data.kinds import Decoded, Labels, Sample, kind
+from vitops.data.order import position_to_sample
+from vitops.errors import VerificationError, VitopsError
+from vitops.store import manifest
+from vitops.store.manifest import FileEntry
+
+CACHE_BYTES = 256 * 2**20
+"""Decoded images kept in memory by one reader: small datasets are decoded once."""
+_COLUMNS = ["slot", "key", "shard", "offset", "size", "sha256"]
+
+
+class _Table(NamedTuple):
+    """One subset: where each of its members lies, in index order."""
+
+    slots: Labels
+    labels: Labels
+    keys: list[str]
+    shards: list[str]
+    offsets: Labels
+    sizes: Labels
+    digests: list[str]
+
+
+class SplitReader:
+    """The samples of one split, by subset and index. Subsets are opened on first use; pickling drops maps and cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self._shards = self.folder.parent.parent / "shards"
+        described = _json(self.folder / "split.json")
+        self.task: str = described["task"]
+        self.classes: list[str] = list(described["classes"])
+        self.train_counts: list[int] = list(described["train_counts"])
+        self.kind = kind(self.task)
+        self._members: dict[str, str] = described["members"]
+        self._listed = {"split": _listed(self.folder), "shards": _listed(self._shards)}
+        _check_file(self.folder, "split.json", self._listed["split"])
+        self._forget()
+
+    def size(self, subset: str) -> int:
+        """Number of samples of ``train``, ``val`` or ``test``."""
+        return len(self._table(subset).labels)
+
+    def labels(self, subset: str) -> Labels:
+        """Labels of a subset in index order, (N,) int64."""
+        return self._table(subset).labels
+
+    def read(self, subset: str, index: int) -> bytes:
+        """The stored bytes of one member. Raises VerificationError when they are not what the split was made of."""
+        table = self._table(subset)
+        start, shard = int(table.offsets[index]), table.shards[index]
+        data = self._map(shard)[start : start + int(table.sizes[index])].tobytes()
+        if hashlib.sha256(data).hexdigest() != table.digests[index]:
+            raise VerificationError(
+                f"sample {table.keys[index]} in {self._shards / shard} is altered: its bytes do not have the SHA-256 "
+                f"that samples.parquet states. Restore the shard (dvc checkout --force, or run ingest again)."
+            )
+        return data
+
+    def decoded(self, subset: str, index: int) -> Decoded:
+        """One decoded sample, from memory when it was decoded before; never write to it."""
+        slot = int(self._table(subset).slots[index])
+        if slot not in self._cache:
+            image = self._decode(subset, index)
+            if self._cached + image.nbytes > CACHE_BYTES:
+                return image
+            self._cache[slot] = image
+            self._cached += image.nbytes
+        return self._cache[slot]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _TRANSIENT}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tables: dict[str, _Table] = {}
+        self._maps: dict[str, npt.NDArray[np.uint8]] = {}
+        self._cache: dict[int, Decoded] = {}
+        self._cached = 0
+
+    def _decode(self, subset: str, index: int) -> Decoded:
+        data = self.read(subset, index)
+        try:
+            return self.kind.decode(data)
+        except ValueError as error:
+            table = self._table(subset)
+            raise VitopsError(
+                f"sample {table.keys[index]} in {self._shards / table.shards[index]} cannot be decoded: {error}. "
+                "Remove or replace the file in the source and run ingest again."
+            ) from error
+
+    def _map(self, shard: str) -> npt.NDArray[np.uint8]:
+        if shard not in self._maps:
+            _check_file(self._shards, shard, self._listed["shards"])
+            self._maps[shard] = np.memmap(self._shards / shard, dtype=np.uint8, mode="r")
+        return self._maps[shard]
+
+    def _table(self, subset: str) -> _Table:
+        if subset not in self._tables:
+            if subset not in self._members:
+                raise ValueError(f"{self.folder} has no subset {subset!r}; it has {', '.join(sorted(self._members))}")
+            self._tables[subset] = self._open(subset)
+        return self._tables[subset]
+
+    def _open(self, subset: str) -> _Table:
+        _check_file(self.folder, f"{subset}.parquet", self._listed["split"])
+        index = _parquet(self.folder / f"{subset}.parquet", ["slot", "label"])
+        slots = index["slot"].to_numpy().astype(np.int64)
+        rows = _rows(self._shards / "samples.parquet", slots)
+        table = _Table(
+            slots=slots,
+            labels=index["label"].to_numpy().astype(np.int64),
+            keys=rows["key"].to_pylist(),
+            shards=rows["shard"].to_pylist(),
+            offsets=rows["offset"].to_numpy().astype(np.int64),
+            sizes=rows["size"].to_numpy().astype(np.int64),
+            digests=rows["sha256"].to_pylist(),
+        )
+        self._check_members(subset, table.digests)
+        return table
+
+    def _check_members(self, subset: str, digests: list[str]) -> None:
+        found = hashlib.sha256(b"".join(bytes.fromhex(digest) for digest in digests)).hexdigest()
+        if found != self._members[subset]:
+            raise VerificationError(
+                f"{self._shards / 'samples.parquet'} is not the table that {self.folder} was split from: the "
+                f"members of {subset!r} differ. Run the split again (vitops run, or dvc repro)."
+            )
+
+
+_TRANSIENT = frozenset({"_tables", "_maps", "_cache", "_cached"})
+
+
+def open_split(folder: Path) -> SplitReader:
+    """The split in ``folder`` (``data/<dataset>/splits/<name>``); its shards lie in ``data/<dataset>/shards``.
+
+    Raises VerificationError when a file is missing or is not what a manifest says.
+    """
+    return SplitReader(folder)
+
+
+class TrainStream:
+    """The training samples of a recipe, one micro-batch at a time.
+
+    Epoch stream position p holds sample ``order[p // repeats]``; micro-batch m of step s takes positions
+    ``s * M * b + m + M * i``, so that copies of one sample fall into different micro-batches. What does not fill a last
+    step is left out of that epoch (another part of the data each time).
+    """
+
+    def __init__(self, reader: SplitReader, recipe: Recipe, seed: int) -> None:
+        self._reader, self._seed = reader, seed
+        self._micro_batches, self._size = recipe.micro_batches, recipe.micro_batch_size
+        self._repeats = recipe.repeats
+        self._count = reader.size("train")
+        self._batch = reader.kind.train_batch(recipe, classes=len(reader.classes))
+        self.steps_per_epoch = self._count // (self._micro_batches * self._size)
+        """Full steps of one epoch."""
+        if not self.steps_per_epoch:
+            raise VitopsError(
+                f"{reader.folder} has {self._count} training samples, fewer than one step of micro_batches x "
+                f"micro_batch_size = {self._micro_batches} x {self._size}. Make the micro-batch smaller."
+            )
+
+    def indices(self, epoch: int, step: int, m: int) -> Labels:
+        """Which training samples micro-batch ``m`` holds: (micro_batch_size,) positions in the train index."""
+        first = step * self._micro_batches * self._size + m
+        positions = first + self._micro_batches * np.arange(self._size)
+        return position_to_sample(self._seed, epoch, self._count, positions // self._repeats)
+
+    def micro_batch(self, epoch: int, step: int, m: int, *, mix: bool) -> Sample:
+        """Micro-batch ``m`` of a step: a pure function of the seed and these numbers."""
+        indices = self.indices(epoch, step, m)
+        images = [self._reader.decoded("train", int(index)) for index in indices]
+        with seeded(self._seed, "augmentation", epoch, step, m):
+            return self._batch(images, self._reader.labels("train")[indices], mix=mix)
+
+
+def eval_batches(
+    reader: SplitReader,
+    subset: str,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int = 256,
+    indices: Sequence[int] | None = None,
+) -> Iterator[Sample]:
+    """Clean batches of a subset in index order (or of ``indices`` in theirs); the last one may be shorter."""
+    chosen = np.arange(reader.size(subset)) if indices is None else np.asarray(indices, dtype=np.int64)
+    batch = reader.kind.eval_batch(preprocessing)
+    for start in range(0, len(chosen), batch_size):
+        part = chosen[start : start + batch_size]
+        yield batch([reader.decoded(subset, int(index)) for index in part], reader.labels(subset)[part])
+
+
+def _listed(folder: Path) -> dict[str, FileEntry]:
+    return {entry.path: entry for entry in manifest.read(folder)}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise VerificationError(f"{path} cannot be read: {error}. Run the data stages again.") from error
+    return value
+
+
+def _check_file(folder: Path, name: str, listed: dict[str, FileEntry]) -> None:
+    path = folder / name
+    if name not in listed:
+        raise VerificationError(f"{path} is not listed in {folder / manifest.NAME}. Run the data stages again.")
+    if sentence := manifest.difference(path, listed[name]):
+        raise VerificationError(f"{path}: {sentence} Restore it (dvc checkout --force) or run the data stages again.")
+
+
+def _parquet(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise VerificationError(f"{path} cannot be read as the table it should be: {error}") from error
+
+
+def _rows(path: Path, slots: Labels) -> pa.Table:
+    """The rows of the sample table at ``slots``; its row number is the slot."""
+    table = _parquet(path, _COLUMNS)
+    if slots.size and slots.max() >= table.num_rows:
+        raise VerificationError(f"{path} has {table.num_rows} rows, the split asks for slot {slots.max()}")
+    rows = table.take(pa.array(slots))
+    if not np.array_equal(rows["slot"].to_numpy().astype(np.int64), slots):
+        raise VerificationError(f"{path} is not in slot order")
+    return rows
