@@ -2,7 +2,7 @@
 
 timm's distilled model gives a pair or an average depending on its mode; accuracy per head and distillation both need
 the two heads whatever the mode, and the average of logits (never of probabilities) as the prediction.
-Source: DeiT-LT (2024), section 4 (two experts), and DeiT (2021), section 4 (distillation token).
+Source: DeiT (ICML 2021, distillation token) and DeiT-LT (CVPR 2024, two experts).
 """
 
 from typing import cast
@@ -47,8 +47,11 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
 class CosineHead(nn.Linear):
     """Unit features times unit class weights, no bias: outputs are cosines in [-1, 1] (B, C).
 
-    Source: LDAM (2019), section 3 and its reference implementation's normalised linear layer.
+    Source: Cao et al. (NeurIPS 2019), whose margins assume unit features and unit class weights.
     """
+
+    cosine = True
+    """What margin losses look for on a model's ``head``."""
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__(features, classes, bias=False)

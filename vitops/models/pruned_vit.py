@@ -3,7 +3,7 @@
 What structural pruning leaves behind: dense, really smaller, and rebuilt from its widths alone. State-dict names are
 timm's, except that ``attn.qkv`` is split into ``attn.q``, ``attn.k`` and ``attn.v``. The attention scale is stored:
 it stays head_dim^-0.5 of the unpruned model, whatever the pruned query/key width is.
-Source: NViT (2023), sections 3.1 and 3.3 (prunable structures, head alignment).
+Source: NViT (CVPR 2023, arXiv 2110.04869), prunable structures with aligned heads.
 
 Shapes: B images, N tokens, E residual width, H heads, K query/key width and V value width of a head.
 """
