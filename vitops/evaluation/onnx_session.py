@@ -22,15 +22,15 @@ _LOAD_ERRORS = (
 )
 
 
-def session(path: Path, *, optimized: Path | None = None, basic: bool = False) -> ort.InferenceSession:
-    """A session on the CPU with 1 thread.
+def session(model: Path | bytes, *, optimized: Path | None = None, basic: bool = False) -> ort.InferenceSession:
+    """A session on the CPU with 1 thread, from an ONNX file or from its bytes.
 
     ``optimized``: file that receives the graph as ONNX Runtime really runs it, for counting kernels.
     ``basic``: apply basic rewrites only; the default level also fuses and may run other integer kernels.
     Raises VitopsError naming the file when it is missing or no valid model.
     """
-    if not path.is_file():
-        raise VitopsError(f"{path} does not exist: expected an ONNX file")
+    if isinstance(model, Path) and not model.is_file():
+        raise VitopsError(f"{model} does not exist: expected an ONNX file")
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -40,7 +40,9 @@ def session(path: Path, *, optimized: Path | None = None, basic: bool = False) -
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
+    source = model if isinstance(model, bytes) else str(model)
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except _LOAD_ERRORS as error:
-        raise VitopsError(f"{path} is not a model that ONNX Runtime {ort.__version__} can load: {error}") from error
+        name = "the file" if isinstance(model, bytes) else str(model)
+        raise VitopsError(f"{name} is not a model that ONNX Runtime {ort.__version__} can load: {error}") from error
