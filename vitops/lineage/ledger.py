@@ -1,0 +1,165 @@
+"""The ledger: one file per receipt, numbered without gaps, each naming the bytes of the one before.
+
+Laws: an entry is created once and never replaced (creating is the compare-and-swap: who comes second takes the next
+number); ``previous`` is the SHA-256 of the previous entry's file, 64 zeros for the first; ``digest`` is that of the
+entry's other fields, so a damaged entry is known by itself. A damaged entry is never believed: here it is as if it were
+not there, and ``verify`` names it. The index in ``cache/`` only points; what it points to is read and checked.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitops.lineage.receipts import Receipt, receipt
+from vitops.store import cache_file, canonical, durable
+from vitops.store.prefixes import resolve
+from vitops.store.scratch import Scratch
+
+START = "0" * 64
+FORMAT = 1
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One intact file of the ledger; ``sha256`` is that of the file, which the next entry names."""
+
+    sequence: int
+    previous: str
+    receipt: Receipt
+    sha256: str
+
+
+class Ledger:
+    """The ledger of the store in ``home``. Reading creates nothing but the index in ``cache/``."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder = home.absolute() / "ledger"
+        self._cache = home.absolute() / "cache/ledger.json"
+        self._tmp = home.absolute() / "tmp"
+        self._index: JSON | None = None
+
+    def append(self, statement: JSON) -> int:
+        """Write the statement as the next entry and return its number.
+
+        Raises ValueError when it is no receipt, VitopsError when the disk does not take it.
+        """
+        durable.make_folder(self.folder)
+        aside = Scratch(durable.make_folder(self._tmp))
+        while True:
+            sequence = self._next()
+            receipt(sequence, statement)
+            previous = _sha256(self.path(sequence - 1).read_bytes()) if sequence else START
+            data = _render(sequence, previous, statement)
+            if durable.create_only(self.path(sequence), data, aside=aside.folder()):
+                return sequence
+
+    def path(self, sequence: int) -> Path:
+        """The file of that number."""
+        return self.folder / f"{sequence:08d}.json"
+
+    def sequences(self) -> list[int]:
+        """The numbers that have a file, sorted."""
+        if not self.folder.is_dir():
+            return []
+        names = [path.stem for path in self.folder.iterdir() if path.suffix == ".json"]
+        return sorted(int(name) for name in names if name.isdecimal() and len(name) == 8)
+
+    def entries(self) -> Iterator[Receipt]:
+        """Every intact receipt, oldest first."""
+        for sequence in self.sequences():
+            if (found := self._receipt(sequence)) is not None:
+                yield found
+
+    def by_key(self, key: str) -> Receipt | None:
+        """The latest intact receipt of that stage key."""
+        return self._latest("keys", key, None)
+
+    def by_digest(self, digest: str, *, before: int | None = None) -> Receipt | None:
+        """The latest intact receipt about that artifact, of those numbered below ``before``."""
+        return self._latest("digests", digest, before)
+
+    def find(self, prefix: str) -> str:
+        """The digest of the one artifact with a receipt that begins so (at least 6 hex digits). Raises UsageError."""
+        return resolve(prefix, self._refreshed()["digests"], what="artifact with a receipt")
+
+    def read(self, sequence: int) -> Entry:
+        """One entry. Raises ValueError saying how it is damaged, OSError when it cannot be read."""
+        data = self.path(sequence).read_bytes()
+        fields = json.loads(data)
+        if not isinstance(fields, dict) or fields.get("sequence") != sequence:
+            raise ValueError("it does not carry its own number")
+        if _render(sequence, fields.get("previous"), fields.get("statement")) != data:
+            raise ValueError("its bytes are not those that its digest was taken of")
+        return Entry(sequence, fields["previous"], receipt(sequence, fields["statement"]), _sha256(data))
+
+    def _receipt(self, sequence: int) -> Receipt | None:
+        try:
+            return self.read(sequence).receipt
+        except (ValueError, OSError, RecursionError):
+            return None
+
+    def _next(self) -> int:
+        return max(self.sequences(), default=-1) + 1
+
+    def _latest(self, table: str, name: str, before: int | None) -> Receipt | None:
+        for sequence in reversed(self._refreshed()[table].get(name, [])):
+            if before is not None and sequence >= before:
+                continue
+            found = self._receipt(sequence)
+            if found is not None and name == (found.key if table == "keys" else found.digest):
+                return found
+        return None
+
+    def _refreshed(self) -> JSON:
+        if self._index is None:
+            self._index = self._load()
+        elif self.path(self._index["next"]).exists():
+            self._extend(self._index, self.sequences())
+        return self._index
+
+    def _load(self) -> JSON:
+        """The saved index if it belongs to this ledger, brought up to date; a new one otherwise."""
+        index = cache_file.load(self._cache)
+        if index is None or index.get("format") != FORMAT or index["head"] != self._head(index["next"] - 1):
+            index = {"format": FORMAT, "next": 0, "head": None, "damaged": [], "keys": {}, "digests": {}}
+        self._extend(index, self.sequences())
+        return index
+
+    def _extend(self, index: JSON, sequences: list[int]) -> None:
+        """Index what is new, and what was damaged at the last try and may have been restored."""
+        new = [*index["damaged"], *(number for number in sequences if number >= index["next"])]
+        receipts = {sequence: self._receipt(sequence) for sequence in new}
+        damaged = [sequence for sequence, found in receipts.items() if found is None]
+        if damaged == index["damaged"] == new:
+            return
+        for sequence, found in receipts.items():
+            if found is not None:
+                _point(index, sequence, found)
+        after = max(sequences, default=-1) + 1
+        index |= {"next": after, "head": self._head(after - 1), "damaged": damaged}
+        cache_file.save(self._cache, index)
+
+    def _head(self, sequence: int) -> str | None:
+        try:
+            return _sha256(self.path(sequence).read_bytes()) if sequence >= 0 else None
+        except OSError:
+            return None
+
+
+def _point(index: JSON, sequence: int, found: Receipt) -> None:
+    for table, name in (("keys", found.key), ("digests", found.digest)):
+        if name is not None:
+            index[table][name] = sorted({*index[table].get(name, []), sequence})
+
+
+def _render(sequence: int, previous: Any, statement: Any) -> bytes:
+    fields = {"sequence": sequence, "previous": previous, "statement": statement}
+    return canonical.dumps({**fields, "digest": canonical.digest(fields)})
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,156 @@
+"""Is everything still what it was? Re-hashes the store and the data folders and names what is not.
+
+Laws: nothing is trusted (no stat record, no index) and nothing is repaired; memory does not grow with the bytes;
+whatever is found altered loses its stat record, so that the next plan runs the stage that heals it. ``cache/``, ``tmp/``
+and ``runs/`` hold no evidence and are left out; blobs that nothing names are no problem while they are intact, for a
+killed publish leaves some.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitops.errors import VitopsError
+from vitops.lineage.ledger import START, Ledger
+from vitops.lineage.receipts import DATA_KINDS, Receipt
+from vitops.store import manifest
+from vitops.store.artifacts import Store
+from vitops.store.canonical import sha256_file
+
+DATA_FOLDERS = ("data/*/shards", "data/*/gates", "data/*/splits/*")
+RUN_AGAIN = "Run the pipeline that made it again."
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as it was published: which file, and a sentence."""
+
+    path: Path
+    sentence: str
+
+
+def verify(home: Path, root: Path | None) -> list[Problem]:
+    """Everything that is wrong in the store ``home`` and, given the project root, in its data folders."""
+    return list(problems(home, root))
+
+
+def problems(home: Path, root: Path | None) -> Iterator[Problem]:
+    """The problems as they are found."""
+    store, ledger = Store(home), Ledger(home)
+    latest: dict[str, Receipt] = {}
+    yield from _strays(store)
+    yield from _blobs(store)
+    yield from _manifests(store)
+    yield from _ledger(ledger, latest)
+    yield from _receipts(store, latest)
+    yield from _folders(store.home, "checkpoints/**/")
+    for pattern in DATA_FOLDERS if root else ():
+        yield from _folders(root or home, pattern)
+
+
+def _strays(store: Store) -> Iterator[Problem]:
+    for path in sorted((store.home / "objects").iterdir()):
+        if path.name not in ("blobs", "manifests"):
+            yield _stray(path)
+
+
+def _blobs(store: Store) -> Iterator[Problem]:
+    for path in _walk(store.blobs):
+        if path != store.blob(path.name) or not manifest.HEX64.fullmatch(path.name) or path.is_symlink():
+            yield _stray(path)
+        elif (found := sha256_file(path)) != path.name:
+            store.distrust(path.name)
+            yield Problem(path, f"altered: SHA-256 is {found}. {_users(store, path.name)}")
+
+
+def _users(store: Store, name: str) -> str:
+    """Which artifacts a blob belongs to; looked up only for an altered one, so that no table of all is kept."""
+    for digest in store.digests():
+        for entry in _entries(store, digest):
+            if entry.sha256 == name:
+                return f"It is {entry.path} of artifact {digest}. {RUN_AGAIN}"
+    return "No artifact names it: delete it."
+
+
+def _manifests(store: Store) -> Iterator[Problem]:
+    for path in _walk(store.manifests):
+        if path.suffix != ".json" or not manifest.HEX64.fullmatch(path.stem) or path.parent != store.manifests:
+            yield _stray(path)
+            continue
+        try:
+            entries = store.manifest(path.stem)
+        except VitopsError as error:
+            yield Problem(path, str(error))
+            continue
+        for entry in entries:
+            if not store.blob(entry.sha256).is_file():
+                blob = store.blob(entry.sha256)
+                yield Problem(blob, f"missing: it is {entry.path} of artifact {path.stem}. {RUN_AGAIN}")
+
+
+def _ledger(ledger: Ledger, latest: dict[str, Receipt]) -> Iterator[Problem]:
+    """Check the chain; fill ``latest`` with the newest intact receipt of every key."""
+    previous: str | None = START
+    sequences = ledger.sequences()
+    for sequence in range(max(sequences, default=-1) + 1):
+        path = ledger.path(sequence)
+        try:
+            entry = ledger.read(sequence)
+        except FileNotFoundError:
+            yield Problem(path, "missing: the ledger goes on after it. Restore the file from a backup.")
+            previous = None
+            continue
+        except (ValueError, OSError, RecursionError) as error:
+            yield Problem(path, f"altered: {error}. Restore the file from a backup.")
+            previous = sha256_file(path)
+            continue
+        if previous is not None and entry.previous != previous:
+            yield Problem(
+                path, f"it follows an entry with SHA-256 {entry.previous}, but the one before has {previous}."
+            )
+        previous = entry.sha256
+        if entry.receipt.key is not None:
+            latest[entry.receipt.key] = entry.receipt
+    yield from (_stray(path) for path in _walk(ledger.folder) if path.stem not in {f"{n:08d}" for n in sequences})
+
+
+def _receipts(store: Store, latest: dict[str, Receipt]) -> Iterator[Problem]:
+    """The artifact of every key's newest receipt must be here; older ones were replaced by it."""
+    for receipt in latest.values():
+        if receipt.kind in DATA_KINDS:
+            continue
+        path = store.manifests / f"{receipt.digest}.json"
+        claim = f"receipt {receipt.sequence} (stage {receipt.stage} of {receipt.pipeline})"
+        if not path.is_file():
+            yield Problem(path, f"missing: {claim} is about this artifact. {RUN_AGAIN}")
+        elif (entries := _entries(store, receipt.digest)) and {e.path: e.sha256 for e in entries} != receipt.files:
+            yield Problem(path, f"its files are not those that {claim} lists.")
+
+
+def _folders(top: Path, pattern: str) -> Iterator[Problem]:
+    """Folders that carry their own manifest; one without claims nothing (a stage that failed leaves such)."""
+    for folder in sorted(top.glob(pattern)):
+        if (folder / manifest.NAME).is_file():
+            for path, sentence in manifest.differences(folder):
+                yield Problem(path, sentence)
+
+
+def _entries(store: Store, digest: str) -> list[manifest.FileEntry]:
+    try:
+        return store.manifest(digest)
+    except VitopsError:
+        return []
+
+
+def _stray(path: Path) -> Problem:
+    return Problem(path, "nothing of the store has this name. Move it away.")
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files below, folder by folder, without holding more than one folder's names."""
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                yield from _walk(path)
+            else:
+                yield path
