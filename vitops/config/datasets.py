@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from vitops.config.base import KeyProblem, Section
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class ArraysSource(Section):
