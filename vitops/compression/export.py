@@ -15,6 +15,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from vitops.compression.fused_attention import fused
 from vitops.config.compression import Export
 from vitops.config.training import Preprocessing
 from vitops.data.loader import SplitReader, eval_batches, open_split
@@ -48,7 +49,7 @@ class HeadsModule(nn.Module):
 
 def to_onnx(model: nn.Module, *, size: int, opset: int) -> onnx.ModelProto:
     """The model as an ONNX graph for images of side ``size``, without anything that varies between two exports."""
-    module = HeadsModule(model).eval()
+    module = HeadsModule(fused(model)).eval()
     example = torch.zeros(2, 3, size, size)
     batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
     with warnings.catch_warnings(), torch.no_grad():
@@ -112,13 +113,7 @@ def validation_images(reader: SplitReader, preprocessing: Preprocessing, *, coun
     if total == 0:
         raise UsageError("the split has no validation images, which export and quantize need: raise val_per_class")
     chosen = [number * total // min(count, total) for number in range(min(count, total))]
-    found: list[Tensor] = []
-    start = 0
-    for batch in eval_batches(reader, "val", preprocessing):
-        inside = [place - start for place in chosen if start <= place < start + len(batch["input"])]
-        found.append(batch["input"][inside])
-        start += len(batch["input"])
-    return torch.cat(found)
+    return torch.cat([batch["input"] for batch in eval_batches(reader, "val", preprocessing, indices=chosen)])
 
 
 def parity(model: nn.Module, path: Path, *, images: Tensor) -> dict[str, dict[str, float]]:
