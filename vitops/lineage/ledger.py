@@ -8,6 +8,7 @@ not there, and ``verify`` names it. The index in ``cache/`` only points; what it
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ class Ledger:
         self._cache = home.absolute() / "cache/ledger.json"
         self._tmp = home.absolute() / "tmp"
         self._index: JSON | None = None
+        self._guard = threading.Lock()
 
     def append(self, statement: JSON) -> int:
         """Write the statement as the next entry and return its number.
@@ -115,11 +117,12 @@ class Ledger:
         return None
 
     def _refreshed(self) -> JSON:
-        if self._index is None:
-            self._index = self._load()
-        elif self.path(self._index["next"]).exists():
-            self._extend(self._index, self.sequences())
-        return self._index
+        with self._guard:
+            if self._index is None:
+                self._index = self._load()
+            elif self.path(self._index["next"]).exists():
+                self._extend(self._index, self.sequences())
+            return self._index
 
     def _load(self) -> JSON:
         """The saved index if it belongs to this ledger, brought up to date; a new one otherwise."""
@@ -131,14 +134,15 @@ class Ledger:
 
     def _extend(self, index: JSON, sequences: list[int]) -> None:
         """Index what is new, and what was damaged at the last try and may have been restored."""
+        damaged = []
         new = [*index["damaged"], *(number for number in sequences if number >= index["next"])]
-        receipts = {sequence: self._receipt(sequence) for sequence in new}
-        damaged = [sequence for sequence, found in receipts.items() if found is None]
+        for sequence in new:
+            if (found := self._receipt(sequence)) is None:
+                damaged.append(sequence)
+            else:
+                _point(index, sequence, found)
         if damaged == index["damaged"] == new:
             return
-        for sequence, found in receipts.items():
-            if found is not None:
-                _point(index, sequence, found)
         after = max(sequences, default=-1) + 1
         index |= {"next": after, "head": self._head(after - 1), "damaged": damaged}
         cache_file.save(self._cache, index)

@@ -1,9 +1,9 @@
 """Is everything still what it was? Re-hashes the store and the data folders and names what is not.
 
 Laws: nothing is trusted (no stat record, no index) and nothing is repaired; memory does not grow with the bytes;
-whatever is found altered loses its stat record, so that the next plan runs the stage that heals it. ``cache/``, ``tmp/``
-and ``runs/`` hold no evidence and are left out; blobs that nothing names are no problem while they are intact, for a
-killed publish leaves some.
+whatever is found altered loses its stat record, so that the next plan runs the stage that heals it. ``cache/``,
+``tmp/`` and ``runs/`` hold no evidence and are left out; blobs that nothing names are no problem while they are intact,
+for a killed publish leaves some.
 """
 
 from collections.abc import Iterator

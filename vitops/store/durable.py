@@ -1,7 +1,7 @@
 """The one place that creates, writes, syncs, renames, links, deletes or locks files of store, ledger and checkpoints.
 
 Laws: a file appears under its final name only when all its bytes are on disk; after a call returns, a power cut does
-not undo it; a failed or killed call leaves the target as it was, and at worst a file ``.<name>.<pid>-<n>.tmp`` aside.
+not undo it; a failed or killed call leaves the target as it was, and at worst a file ``.<name>.<random>.tmp`` aside.
 Everything rests on the primitives at the end of this file, so that a fault test can number and fail each operation.
 A failure the user can do something about (full, read-only or broken disk) is a ``VitopsError`` that names the path.
 """
@@ -9,7 +9,6 @@ A failure the user can do something about (full, read-only or broken disk) is a 
 import errno
 import fcntl
 import hashlib
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +18,6 @@ from pathlib import Path
 from vitops.errors import VitopsError
 
 CHUNK = 1 << 20
-_numbers = itertools.count()
 _WAYS_OUT = {
     errno.ENOSPC: "no space is left on its file system; free some, or put the store elsewhere with VITOPS_HOME",
     errno.EDQUOT: "your disk quota is used up; free some space, or put the store elsewhere with VITOPS_HOME",
@@ -183,7 +181,7 @@ def _names(path: Path, descriptor: int) -> bool:
 
 @contextmanager
 def _aside(target: Path, folder: Path | None) -> Iterator[Path]:
-    unfinished = (folder or target.parent) / f".{target.name}.{os.getpid()}-{next(_numbers)}.tmp"
+    unfinished = (folder or target.parent) / f".{target.name}.{os.urandom(6).hex()}.tmp"
     try:
         yield unfinished
     finally:

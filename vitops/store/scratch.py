@@ -6,7 +6,6 @@ On a disk that takes no change, what is left waits for the next process: nothing
 """
 
 import os
-import secrets
 import threading
 import weakref
 from contextlib import suppress
@@ -34,7 +33,7 @@ class Scratch:
             return self._folder
 
     def _make(self) -> Path:
-        folder = self._tmp / f"{os.getpid()}-{secrets.token_hex(4)}"
+        folder = self._tmp / f"{os.getpid()}-{os.urandom(4).hex()}"
         lock = folder.with_name(f"{folder.name}.lock")
         held = durable.acquire(lock, wait=True)
         assert held is not None

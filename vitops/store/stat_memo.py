@@ -80,7 +80,7 @@ def _save(folder: Path, changed: dict[str, dict[str, Any]]) -> None:
     while changed and folder.parent.is_dir():
         namespace, changes = changed.popitem()
         entries = cache_file.load(_path(folder, namespace)) or {}
-        for name, entry in changes.items():
+        for name, entry in list(changes.items()):
             _put(entries, name, entry)
         cache_file.save(_path(folder, namespace), entries)
 
