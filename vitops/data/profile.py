@@ -11,15 +11,14 @@ import multiprocessing
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.pool import Pool
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vitops.data.tied import die_with_parent
 
@@ -66,14 +65,33 @@ def profile(data: bytes) -> Profile:
         return Profile(error=_reason(error))
 
 
-def profiles(images: Iterable[bytes], *, count: int) -> Iterator[Profile]:
-    """Profiles in the order of the images, by as many processes as this one may use if there are many images."""
-    processes = len(os.sched_getaffinity(0))
-    if count < FEW or processes == 1:
-        yield from map(profile, images)
-        return
-    with _pool(processes) as pool:
-        yield from pool.imap(profile, images, chunksize=64)
+class Profiler:
+    """Profiles batches of images, by as many processes as there are cores if there are many images.
+
+    Use it as a context manager. ``submit`` returns at once; calling what it returns waits for the batch's profiles,
+    which stand in the order of its images.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._processes = os.cpu_count() or 1 if count >= FEW else 1
+        self._pool: Pool | None = None
+
+    def __enter__(self) -> "Profiler":
+        if self._processes > 1:
+            self._pool = multiprocessing.get_context("spawn").Pool(self._processes, die_with_parent, (os.getpid(),))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool.join()
+
+    def submit(self, images: list[bytes]) -> Callable[[], list[Profile]]:
+        """Begin to profile a batch."""
+        if self._pool is None:
+            done = [profile(data) for data in images]
+            return lambda: done
+        return self._pool.map_async(profile, images, chunksize=64).get
 
 
 def perceptual_hash(luma: Image.Image) -> int:
@@ -118,16 +136,6 @@ def _cosines() -> NDArray[np.int64]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not a JPEG or PNG image"
     return re.sub(r"<[^>]*>", "image", f"{error}") or type(error).__name__
-
-
-@contextmanager
-def _pool(processes: int) -> Iterator[Pool]:
-    pool = multiprocessing.get_context("spawn").Pool(processes, die_with_parent, (os.getpid(),))
-    try:
-        yield pool
-    finally:
-        pool.terminate()
-        pool.join()
