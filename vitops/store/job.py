@@ -1,7 +1,7 @@
 """The contract between a stage's library function and whoever runs it.
 
 A stage function takes one ``Job`` and fills ``job.out``; it returns an ``Outcome``. It reads nothing but the job's
-inputs and parameters, so that its output is a function of the stage key. Neither knows Prefect, the ledger or the store.
+inputs and parameters, so that its output is a function of the stage key. Neither knows Prefect or the ledger.
 """
 
 import json

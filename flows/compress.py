@@ -1,0 +1,38 @@
+"""An existing model artifact becomes a smaller, exported, quantized package."""
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.session import opened
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.ingest import ingest
+from tasks.package import package
+from tasks.prune import prune
+from tasks.quantize import quantize
+from tasks.report import report
+from tasks.split import split
+from tasks.validate import validate
+from vitops.plan.request import RunRequest
+from vitops.store.refs import Ref
+
+
+@flow(
+    name="compress",
+    flow_run_name="compress-{request.pipeline}",
+    task_runner=ThreadPoolTaskRunner(max_workers=1),
+    persist_result=False,
+)
+def compress(request: RunRequest) -> dict[str, Ref]:
+    """Prune, export, quantize, measure and package a model that the pipeline names by digest."""
+    with opened(request) as run:
+        run.submit(ingest)
+        run.submit(validate)
+        run.submit(split)
+        run.submit(prune)
+        run.submit(export)
+        run.submit(quantize)
+        run.submit(evaluate)
+        run.submit(package)
+        run.submit(report)
+        return run.finish()

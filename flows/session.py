@@ -1,0 +1,74 @@
+"""What the flows share: open the project for one run, wire submitted tasks as ``stages()`` says, and sum up.
+
+A flow says only in which order its tasks are submitted; the inputs of each come from the one owner of the DAG.
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from prefect import Flow, Task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.futures import PrefectFuture
+
+from vitops.plan.execute import Place
+from vitops.plan.opening import Opened, open_project
+from vitops.plan.request import RunRequest
+from vitops.plan.stages import DISTRIBUTED_KINDS, Stage
+from vitops.plan.summary import accuracy_table
+from vitops.store.refs import Ref
+from vitops.training import launch
+
+
+class Session:
+    """Submitted stages of one flow run and their futures."""
+
+    def __init__(self, place: Place, stages: tuple[Stage, ...]) -> None:
+        self.place = place
+        self._stages = {stage.name: stage for stage in stages}
+        self._futures: dict[str, PrefectFuture[Any]] = {}
+
+    def submit(self, task: Task[..., Any], name: str | None = None) -> None:
+        """Submit the stage called ``name`` (by default as the task), unless the run ends before it."""
+        stage = self._stages.get(name or task.name)
+        if stage is None:
+            return
+        inputs = {role: self._futures[upstream] for role, upstream in stage.inputs.items()}
+        self._futures[stage.name] = task.submit(self.place, stage, inputs)
+
+    def finish(self) -> dict[str, Ref]:
+        """Wait for every stage; raise the error of the first that failed."""
+        refs = {name: future.result() for name, future in self._futures.items()}
+        if "report" in refs:
+            self._publish_artifacts(refs)
+        return refs
+
+    def _publish_artifacts(self, refs: dict[str, Ref]) -> None:
+        store, pipeline = self.place.store, self.place.record.pipeline
+        page = store.materialize(refs["report"].digest) / "report.html"
+        create_link_artifact(key="report", link=page.as_uri(), description=f"Report of {pipeline}")
+        rows = accuracy_table(store.materialize(refs["evaluate"].digest))
+        create_table_artifact(key="accuracy", table=rows, description=f"Test accuracy of {pipeline}, percent")
+
+
+@contextmanager
+def opened(request: RunRequest) -> Iterator[Session]:
+    """The project opened for this request, with a Ray cluster while a training stage is going to run."""
+    project = open_project(request)
+    with _cluster(project):
+        yield Session(project.place(), project.stages)
+
+
+def flow_of(request: RunRequest) -> Flow[..., Any]:
+    """The flow that the requested pipeline names."""
+    name = open_project(request).flow
+    flow: Flow[..., Any] = getattr(importlib.import_module(f"flows.{name}"), name)
+    return flow
+
+
+def _cluster(project: Opened) -> AbstractContextManager[Any]:
+    training = any(stage.kind in DISTRIBUTED_KINDS and stage.status != "hit" for stage in project.plan())
+    if training and project.resources.launcher == "ray":
+        return launch.cluster(project.resources.workers)
+    return nullcontext()

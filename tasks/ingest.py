@@ -1,0 +1,6 @@
+"""Source -> dataset version (tars, index, sample table), through DVC."""
+
+from tasks.stage import stage_task
+from vitops.plan.execute import bring
+
+ingest = stage_task("ingest", tags={"data"}, work=bring)

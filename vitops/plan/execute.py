@@ -1,0 +1,150 @@
+"""Execute one stage: hit, or compute, publish and receipt.
+
+Law: the key is computed from the digests that the inputs really have, before the stage's code is imported; if that code
+changes on disk while the stage runs, nothing is published. So an artifact under a key was made by the code of the key.
+"""
+
+import getpass
+import importlib
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitops.errors import Interrupted, VitopsError
+from vitops.lineage.ledger import Ledger
+from vitops.lineage.receipts import statement
+from vitops.plan.code import CodeDigest, code_digest
+from vitops.plan.key import declared_environment, stage_key
+from vitops.plan.record import RunRecord
+from vitops.plan.stages import Stage
+from vitops.store.artifacts import Store
+from vitops.store.job import Job, Outcome
+from vitops.store.refs import Ref
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a run happens: the project, its store and the run's own folder."""
+
+    root: Path
+    store: Store
+    ledger: Ledger
+    record: RunRecord
+
+    @property
+    def stop(self) -> Path:
+        """Appears when the run should end with its work saved."""
+        return self.record.folder / "stop"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a stage came to."""
+
+    ref: Ref
+    hit: bool
+
+
+def execute(place: Place, stage: Stage, inputs: Mapping[str, Ref]) -> Done:
+    """Bring one stage of the model plane up to date.
+
+    Raises VitopsError when the stage or its gate fails and Interrupted when the run was asked to stop.
+    """
+    if place.stop.exists():
+        raise Interrupted(f"interrupted before stage {stage.name}; run the same command again to resume")
+    digests = {role: ref.digest for role, ref in inputs.items()} | dict(stage.pinned)
+    code = code_digest(stage.roots, place.store.memo)
+    key = stage_key(stage, digests, code)
+    place.record.update(stage.name, key=key, status="running")
+    try:
+        with place.store.lock(key):
+            return _hit(place, stage, key) or _compute(place, stage, key, code, inputs)
+    except Exception:
+        place.record.update(stage.name, status="failed")
+        raise
+
+
+def _hit(place: Place, stage: Stage, key: str) -> Done | None:
+    receipt = place.ledger.by_key(key)
+    if receipt is None or not place.store.present(receipt.digest):
+        return None
+    place.record.update(stage.name, status="hit", digest=receipt.digest, seconds=0.0)
+    return Done(Ref(kind=stage.kind, digest=receipt.digest), hit=True)
+
+
+def _compute(place: Place, stage: Stage, key: str, code: CodeDigest, inputs: Mapping[str, Ref]) -> Done:
+    started, clock = time.time(), time.monotonic()
+    with place.store.workspace() as out:
+        job = _job(place, stage, key, inputs, out)
+        outcome = _function(stage)(job)
+        if code_digest(stage.roots, place.store.memo).digest != code.digest:
+            raise VitopsError(f"stage {stage.name}: its code changed while it ran, so nothing was published; run again")
+        ref = place.store.publish(out, stage.kind)
+    seconds = round(time.monotonic() - clock, 3)
+    place.ledger.append(
+        statement(
+            kind=stage.kind,
+            stage=stage.name,
+            pipeline=place.record.pipeline,
+            key=key,
+            subject=ref,
+            files=place.store.manifest(ref.digest),
+            inputs=job.digests,
+            parameters=job.parameters,
+            code=code,
+            environment={"declared": declared_environment(stage), "host": host_facts()},
+            outcome=outcome,
+            started=started,
+            seconds=seconds,
+            who=getpass.getuser(),
+            host=socket.gethostname(),
+            seed=stage.parameters.get("seed"),
+            adopted=False,
+        )
+    )
+    shutil.rmtree(job.checkpoints, ignore_errors=True)
+    resumed = outcome.resumed_from.model_dump() if outcome.resumed_from else None
+    place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, resumed_from=resumed)
+    return Done(ref, hit=False)
+
+
+def _job(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], out: Path) -> Job:
+    digests = {role: ref.digest for role, ref in inputs.items()} | dict(stage.pinned)
+    folders = {role: _folder(place, ref) for role, ref in inputs.items()}
+    folders |= {role: place.store.materialize(digest) for role, digest in stage.pinned.items()}
+    if stage.exactness == "measured":
+        folders["run"] = place.record.folder
+    return Job(
+        stage=stage.name,
+        key=key,
+        parameters=stage.parameters,
+        inputs=folders,
+        digests=digests,
+        out=out,
+        checkpoints=place.store.checkpoints(key),
+        progress=place.record.folder / "progress.json",
+        stop=place.stop,
+        resources=stage.resources,
+    )
+
+
+def _folder(place: Place, ref: Ref) -> Path:
+    """Data-plane outputs stay where DVC keeps them; everything else comes from the store."""
+    path = ref.metadata.get("path")
+    return place.root / path if path else place.store.materialize(ref.digest)
+
+
+def _function(stage: Stage) -> Callable[[Job], Outcome]:
+    module, _, attribute = stage.roots[0].partition(":")
+    function: Callable[[Job], Outcome] = getattr(importlib.import_module(module), attribute)
+    return function
+
+
+def host_facts() -> dict[str, Any]:
+    """What identifies the executing machine in a receipt; it enters no key and no exact artifact."""
+    return {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}

@@ -1,0 +1,64 @@
+"""Open a project for one request: its resolved configuration, its store and its ledger."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitops.config.load import load, store_home
+from vitops.config.pipelines import Project, Resources
+from vitops.lineage.ledger import Ledger
+from vitops.plan.execute import Place
+from vitops.plan.plan import Planned, plan, wanted
+from vitops.plan.record import RunRecord, new_run_id
+from vitops.plan.request import RunRequest
+from vitops.plan.stages import Stage, stages
+from vitops.store.artifacts import Store
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A project as one request sees it."""
+
+    request: RunRequest
+    root: Path
+    project: Project
+    store: Store
+    ledger: Ledger
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that the request asks for, upstream first."""
+        return wanted(stages(self.project, self.request.pipeline), self.request.until)
+
+    @property
+    def resources(self) -> Resources:
+        """Where the pipeline's stages run."""
+        return self.project.pipelines[self.request.pipeline].resources
+
+    @property
+    def flow(self) -> str:
+        """Name of the pipeline's flow."""
+        return self.project.pipelines[self.request.pipeline].flow
+
+    def plan(self) -> list[Planned]:
+        """What a run of the request would do."""
+        return plan(self.root, self.store, self.ledger, self.project, self.request.pipeline, until=self.request.until)
+
+    def place(self) -> Place:
+        """A new run of the request."""
+        folder = self.store.runs / (self.request.run_id or new_run_id())
+        record = RunRecord(folder, pipeline=self.request.pipeline, stages=self.stages)
+        return Place(root=self.root, store=self.store, ledger=self.ledger, record=record)
+
+
+def open_project(request: RunRequest) -> Opened:
+    """Load and validate what the request names. Raises UsageError."""
+    root = request.root.resolve()
+    loaded = load(root, file=request.file, profile=request.profile, overrides=_overrides(request))
+    project = loaded.only(request.pipeline)
+    home = request.home or store_home(root)
+    return Opened(request=request, root=root, project=project, store=Store(home), ledger=Ledger(home))
+
+
+def _overrides(request: RunRequest) -> tuple[str, ...]:
+    workers = () if request.workers is None else (f"resources.workers={request.workers}",)
+    return (*request.overrides, *workers)

@@ -1,0 +1,68 @@
+"""The record of one run: ``runs/<id>/run.json``, replaced atomically after every change.
+
+It tells the console, the report and a later reader what each stage came to. It is no evidence (receipts are): it may be
+lost without harm.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vitops.plan.stages import Stage
+
+
+class RunRecord:
+    """Status of every stage of one run."""
+
+    def __init__(self, folder: Path, *, pipeline: str, stages: Sequence[Stage]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.pipeline = pipeline
+        self.stages: dict[str, dict[str, Any]] = {
+            stage.name: {
+                "name": stage.name,
+                "kind": stage.kind,
+                "exactness": stage.exactness,
+                "key": None,
+                "status": "pending",
+                "digest": None,
+                "seconds": None,
+                "resumed_from": None,
+                "inputs": dict(stage.inputs),
+            }
+            for stage in stages
+        }
+        self._write()
+
+    def update(self, stage: str, **values: Any) -> None:
+        """Set fields of one stage and write the record."""
+        self.stages[stage].update(values)
+        self._write()
+
+    def _write(self) -> None:
+        document = {"pipeline": self.pipeline, "pid": os.getpid(), "stages": list(self.stages.values())}
+        write_atomically(self.folder / "run.json", document)
+
+
+def new_run_id() -> str:
+    """A folder name that sorts by time."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+
+
+def write_atomically(path: Path, document: dict[str, Any]) -> None:
+    """Replace a small JSON file so that a reader sees the old or the new one, never half."""
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    aside.write_text(json.dumps(document, indent=1))
+    aside.replace(path)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The document at ``path``, or None while it does not exist."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return document
