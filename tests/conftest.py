@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 GOLDEN = Path(__file__).parent / "golden" / "data"
 
 
