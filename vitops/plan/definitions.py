@@ -1,0 +1,188 @@
+"""The graph of definitions of one package, read from its source without importing anything.
+
+Laws: a node is a module-level definition (a class is one unit) under its dotted name; an edge leads to a definition of
+the same package that the node may use. A name is followed through imports, aliases, re-exports and ``import *`` to
+where it is defined. A module used as a value, or through ``globals()``, means all of it. Names that arrive outside the
+package end there: the versions of other distributions stand in the stage key. ``importlib.import_module`` with a
+computed name leads nowhere: that is the seam where a section's ``implementation`` is imported, and those are roots.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitops.errors import VitopsError
+from vitops.plan import syntax
+from vitops.plan.scopes import LOADS, WHOLE_MODULE, imported
+from vitops.plan.syntax import EFFECTS, Summary
+from vitops.store.stat_memo import StatMemo
+
+CONFIGURATION_ROOM = "config"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One node: its dotted name, a digest over its text and what its names mean, and the dotted names it leads to.
+
+    The digest is empty where nothing counts: a module without statements, a type alias of the configuration.
+    """
+
+    name: str
+    digest: str
+    leads_to: tuple[str, ...]
+
+
+class Package:
+    """The definitions of the package in ``folder``; summaries of its files come from ``memo`` while unchanged."""
+
+    def __init__(self, folder: Path, memo: StatMemo | None = None) -> None:
+        self.folder, self.name, self._memo = folder.resolve(), folder.name, memo
+        self._namespace = f"syntax-{_summariser_digest()}"
+        self._modules: dict[str, Summary | None] = {}
+        self._resolved: dict[tuple[str, str], str | None] = {}
+        self._resolving: list[tuple[str, str]] = []
+        self._nodes: dict[str, Definition] = {}
+
+    def roots(self, root: str) -> list[str]:
+        """Dotted names of ``module:attribute``, or of everything in ``module``. Raises VitopsError if there is none."""
+        module, _, attribute = root.partition(":")
+        if self._summary(module) is None:
+            raise VitopsError(f"code root {root}: there is no module {module} in {self.folder}")
+        if not attribute:
+            return self._everything(module)
+        found = self._resolve(module, attribute.split("."))
+        if found is None or not found.startswith(f"{self.name}."):
+            raise VitopsError(f"code root {root}: {module} defines no {attribute}")
+        return self._expand(found)
+
+    def definition(self, name: str) -> Definition:
+        """The node under a dotted name that ``roots`` or another node's ``leads_to`` gave."""
+        if name not in self._nodes:
+            self._nodes[name] = self._node(name)
+        return self._nodes[name]
+
+    def _node(self, name: str) -> Definition:
+        module, attribute = name.rsplit(".", 1)
+        text, found = self._module(module)["definitions"].get(attribute, ["", []])
+        leads_to = self._loaded_with(module) if attribute == EFFECTS else [f"{module}.{EFFECTS}"]
+        lines = [text]
+        for reference in found:
+            if reference.startswith(LOADS):
+                leads_to += self._load(reference[1:])
+            elif (meaning := self._meaning(module, reference)) is not None:
+                lines.append(f"{reference} {meaning}")
+                leads_to += self._expand(meaning)
+        digest = hashlib.sha256("\n".join(lines).encode()).hexdigest() if text else ""
+        return Definition(name, digest, tuple(dict.fromkeys(leads_to)))
+
+    def _meaning(self, module: str, reference: str) -> str | None:
+        if reference == WHOLE_MODULE:
+            return f"{module}:"
+        place, _, chain = reference.partition(":") if ":" in reference else (module, "", reference)
+        return self._resolve(place, chain.split(".") if chain else [])
+
+    def _expand(self, target: str) -> list[str]:
+        """A definition stands for itself, ``pkg.mod:`` for all of the module, a foreign name for nothing."""
+        if target.endswith(":"):
+            return self._everything(target[:-1])
+        return [target] if self._ours(target) else []
+
+    def _everything(self, module: str) -> list[str]:
+        names = [f"{module}.{name}" for name in self._module(module)["definitions"]]
+        return [*names, f"{module}.{EFFECTS}"]
+
+    def _resolve(self, module: str, chain: list[str]) -> str | None:
+        """Where ``chain`` of ``module`` is defined: a dotted name, ``module:``, a foreign name, or None (a builtin)."""
+        key = (module, ".".join(chain))
+        if key in self._resolved:
+            return self._resolved[key]
+        if key in self._resolving:  # a circle of re-exports defines nothing on this way; another way may
+            return None
+        self._resolving.append(key)
+        found = self._look_up(module, chain)
+        self._resolving.pop()
+        if found is not None or not self._resolving:
+            self._resolved[key] = found
+        return found
+
+    def _look_up(self, module: str, chain: list[str]) -> str | None:
+        summary = self._summary(module)
+        if summary is None:
+            return ".".join([module, *chain])
+        if not chain:
+            return f"{module}:"
+        name, rest = chain[0], chain[1:]
+        if name in summary["definitions"]:
+            return f"{module}.{name}"
+        for target in imported(name, rest, summary["imports"].get(name, [])):
+            place, _, attributes = target.partition(":")
+            return self._resolve(place, attributes.split(".") if attributes else [])
+        if self._summary(f"{module}.{name}") is not None:
+            return self._resolve(f"{module}.{name}", rest)
+        for star in summary["stars"]:
+            found = self._resolve(star, chain)
+            if found is not None and self._ours(found):
+                return found
+        return f"{module}:" if "__getattr__" in summary["definitions"] else None
+
+    def _load(self, target: str) -> list[str]:
+        """What runs when ``module:attribute`` is imported: the module's statements, and those of a submodule."""
+        module, _, attribute = target.partition(":")
+        found = self._effects(module)
+        return found + self._effects(f"{module}.{attribute}") if attribute else found
+
+    def _loaded_with(self, module: str) -> list[str]:
+        """What runs because a definition of ``module`` is used: its own statements and those of what it imports.
+
+        The package's own ``__init__`` runs for every command and belongs to no stage, unless it is imported by name.
+        """
+        parts = module.split(".")
+        parents = [".".join(parts[:size]) for size in range(2, len(parts))]
+        found = [name for place in (*parents, module) for name in self._effects(place)]
+        for target in self._module(module)["loads"]:
+            found += self._load(target)
+        return found
+
+    def _effects(self, module: str) -> list[str]:
+        return [f"{module}.{EFFECTS}"] if self._summary(module) is not None else []
+
+    def _ours(self, name: str) -> bool:
+        return name.startswith(f"{self.name}.") and self._summary(name.rsplit(".", 1)[0]) is not None
+
+    def _module(self, module: str) -> Summary:
+        summary = self._summary(module)
+        assert summary is not None, module
+        return summary
+
+    def _summary(self, module: str) -> Summary | None:
+        if module not in self._modules:
+            self._modules[module] = self._read(module)
+        return self._modules[module]
+
+    def _read(self, module: str) -> Summary | None:
+        parts = module.split(".")
+        if parts[0] != self.name:
+            return None
+        base = self.folder.joinpath(*parts[1:])
+        for path, is_package in ((base / "__init__.py", True), (base.with_name(f"{base.name}.py"), False)):
+            if path.is_file():
+                return self._remembered(path, module, is_package)
+        return None
+
+    def _remembered(self, path: Path, module: str, is_package: bool) -> Summary:
+        def compute(file: Path) -> Summary:
+            declarations = module.split(".")[1:2] == [CONFIGURATION_ROOM]
+            try:
+                return syntax.summarise(
+                    file.read_text(encoding="utf-8"), module=module, is_package=is_package, declarations=declarations
+                )
+            except SyntaxError as error:
+                raise VitopsError(f"{file}:{error.lineno}: {error.msg}") from error
+
+        return compute(path) if self._memo is None else self._memo.value(self._namespace, path, compute)
+
+
+def _summariser_digest() -> str:
+    """Changes with the code that makes summaries, so that summaries of another vitops are not taken for ours."""
+    text = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("scopes.py", "syntax.py"))
+    return hashlib.sha256(text).hexdigest()[:12]
