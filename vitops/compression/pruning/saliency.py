@@ -55,13 +55,16 @@ def unit_sums(contribution: Tensor, *, axes: Axes, structure: str) -> Tensor:
 
 
 def gate_gradients(weights: Mapping[str, Tensor], grads: Mapping[str, Tensor], *, dims: Dims) -> dict[str, Tensor]:
-    """Structure -> gradient of each unit's gate, float64 (units,). ``weights`` and ``grads`` by state-dict name."""
+    """Structure -> gradient of each unit's gate, float64 (units,) on the CPU.
+
+    ``weights`` and ``grads`` by state-dict name.
+    """
     table = layout(dims)
     products = {name: weights[name].detach() * grads[name] for name in table}
     return {
-        structure: torch.stack(
-            [unit_sums(products[name], axes=table[name], structure=structure) for name in names]
-        ).sum(0)
+        structure: torch.stack([unit_sums(products[name], axes=table[name], structure=structure) for name in names])
+        .sum(0)
+        .cpu()
         for structure, names in summed(dims).items()
     }
 
