@@ -1,0 +1,1 @@
+"""Quality gates: what a dataset version must satisfy before anything is trained on it."""
