@@ -1,0 +1,159 @@
+"""A tiny training with everything in it that could make bits depend on who computes what."""
+
+import hashlib
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vitops.config.objectives import CrossEntropy as Section
+from vitops.config.pipelines import Resources
+from vitops.config.training import Recipe
+from vitops.data.keyed import seeded
+from vitops.data.loader import TrainStream, open_split
+from vitops.losses.objective import Objective
+from vitops.training import Comm, fit
+
+FULL = {
+    "epochs": 3,
+    "micro_batches": 4,
+    "micro_batch_size": 2,
+    "objective": {"kind": "cross_entropy"},
+    "preprocessing": {"size": 16},
+    "augment": {"crop": {"kind": "pad", "padding": 2}, "erasing": 0.5},
+    "mixup": {},
+    "optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 1e-4},
+    "schedule": {"kind": "cosine", "warmup_epochs": 1},
+    "sam": {"rho": 0.1},
+    "clip_grad": 5.0,
+    "ema": 0.9,
+}
+
+
+class ToyNet(nn.Module):
+    """Convolution, BatchNorm, dropout, drop path: all that is random or has buffers."""
+
+    def __init__(self, classes=3):
+        from timm.layers import DropPath  # after vitops, which mends torchvision
+
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
+        self.path = DropPath(0.3)
+        self.mix = nn.Conv2d(8, 8, 1)
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.path(self.mix(x))
+        return self.head(self.drop(x.mean((2, 3))))
+
+
+class ToyObjective(Objective):
+    """Cross-entropy whose state depends on the order in which contributions are merged."""
+
+    def __init__(self, model, *, stop_after=None):
+        super().__init__(Section(), model=model, teachers={}, counts=(1, 1, 1))
+        self.trail = torch.zeros(3)
+        self.calls = torch.zeros((), dtype=torch.int64)
+        self.stop_after = stop_after
+        self.weight = 1.0
+
+    def on_epoch(self, epoch):
+        self.weight = 1.0 + 0.5 * epoch
+
+    def loss(self, sample, rng):
+        logits = self.model(sample["input"])
+        noise = torch.randn(logits.shape, generator=rng)
+        target = sample.get("mixed", sample["target"])
+        loss = self.weight * F.cross_entropy(logits + 0.1 * noise, target)
+        return loss, {"mean": logits.detach().mean(0), "samples": torch.tensor(len(logits))}
+
+    def merge(self, contributions):
+        super().merge([{"samples": entry["samples"]} for entry in contributions])
+        for entry in contributions:
+            self.trail = self.trail * 0.7 + entry["mean"]
+
+    def after_step(self, optimizer):
+        self.calls += 1
+        self.done = self.stop_after is not None and int(self.calls) >= self.stop_after
+
+    def state_dict(self):
+        return {**super().state_dict(), "trail": self.trail.clone(), "calls": self.calls.clone()}
+
+    def load_state_dict(self, state):
+        own = dict(state)
+        self.trail, self.calls = own.pop("trail"), own.pop("calls")
+        super().load_state_dict(own)
+
+
+class Killed(RuntimeError):
+    """Stands for the death of the process in the middle of a training."""
+
+
+def train(
+    split, folder, *, comm=None, recipe=None, kill_after=None, stopping=lambda: False, stop_after=None, **resources
+):
+    """Train the toy net; returns (digest of everything that came out, result, model)."""
+    resources = Resources(launcher="local", **{"checkpoint_seconds": 1e9, "checkpoint_steps": 2, **resources})
+    recipe = Recipe(**{**FULL, **(recipe or {})})
+    with seeded(5, "toy"):
+        model = ToyNet()
+    objective = ToyObjective(model, stop_after=stop_after)
+    if kill_after is not None:
+        _kill_in(objective, kill_after)
+    comm = comm or Comm.single()
+    stream = TrainStream(open_split(split), recipe, 7)
+    result = fit(
+        model,
+        objective,
+        stream,
+        recipe,
+        seed=7,
+        comm=comm,
+        checkpoints=folder,
+        resources=resources,
+        report=lambda **_: None,
+        stopping=stopping,
+    )
+    return digest(model, objective, result), result, model
+
+
+def digest(model, objective, result):
+    """SHA-256 over weights, buffers, averages, objective state and history."""
+    hasher = hashlib.sha256()
+    for state in (model.state_dict(), result.ema_state or {}, objective.state_dict()):
+        for name, value in sorted(state.items()):
+            hasher.update(name.encode() + value.numpy().tobytes())
+    hasher.update(repr(result.history).encode())
+    return hasher.hexdigest()
+
+
+def rank_main(rank, split, root, jobs):
+    """Entry of one spawned process: rank ``rank`` of every job wide enough; writes ``root/<job>/<rank>.txt``.
+
+    A job is name -> (world, folder of checkpoints, options of ``train``).
+    """
+    torch.set_num_threads(1)
+    for name, (world, folder, options) in jobs.items():
+        if rank >= world:
+            continue
+        meeting = f"file://{root / name / 'meeting'}"
+        torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+        value, result, _ = train(split, folder, comm=Comm.distributed(), **options)
+        (root / name / f"{rank}.txt").write_text(f"{value} {result.resumed_from}")
+        torch.distributed.destroy_process_group()
+
+
+def _kill_in(objective, calls):
+    """Die in the middle of the optimizer step that follows ``calls`` finished ones (counted in this process)."""
+    inner, count = objective.merge, 0
+
+    def merge(contributions):
+        nonlocal count
+        if count == calls:
+            raise Killed
+        count += 1
+        inner(contributions)
+
+    objective.merge = merge

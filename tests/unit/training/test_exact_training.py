@@ -1,0 +1,161 @@
+"""The same bits for every number of workers, every kill and every resume."""
+
+import multiprocessing
+
+import pytest
+from synthetic_split import write_split
+from toy_training import Killed, rank_main, train
+
+from vitops.errors import Interrupted, VitopsError
+from vitops.store.job import Position
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    return write_split(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(split, tmp_path_factory):
+    return train(split, tmp_path_factory.mktemp("undisturbed"))[0]
+
+
+@pytest.fixture(scope="module")
+def spawned(split, tmp_path_factory):
+    """Answers of three trainings in four processes that are started once: job -> rank -> (digest, resumed from)."""
+    root = tmp_path_factory.mktemp("spawned")
+    with pytest.raises(Killed):
+        train(split, root / "killed", kill_after=5)
+    jobs = {
+        "four": (4, root / "c4", {}),
+        "two": (2, root / "c2", {}),
+        "resumed": (2, root / "killed", {}),
+        "fast": (4, root / "cf", {"mode": "fast"}),
+    }
+    for name in jobs:
+        (root / name).mkdir()
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=rank_main, args=(rank, split, root, jobs)) for rank in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    return {
+        name: [(root / name / f"{rank}.txt").read_text().split(" ", 1) for rank in range(world)]
+        for name, (world, _, _) in jobs.items()
+    }
+
+
+def test_two_runs_agree(split, undisturbed, tmp_path):
+    assert train(split, tmp_path)[0] == undisturbed
+
+
+@pytest.mark.parametrize("job", ["two", "four"])
+def test_bits_do_not_depend_on_the_number_of_workers(job, spawned, undisturbed):
+    assert {digest for digest, _ in spawned[job]} == {undisturbed}
+
+
+def test_a_resume_with_other_workers_gives_the_same_bits(spawned, undisturbed):
+    assert spawned["resumed"] == [[undisturbed, "epoch=1 step=1"]] * 2
+
+
+def test_fast_mode_keeps_the_ranks_equal(spawned):
+    assert len({digest for digest, _ in spawned["fast"]}) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
+def test_kill_and_resume_gives_the_same_bits(steps, split, undisturbed, tmp_path):
+    with pytest.raises(Killed):
+        train(split, tmp_path, kill_after=steps)
+    digest, result, _ = train(split, tmp_path)
+    done = steps - steps % 2
+    expected = Position(epoch=(done - 1) // 3, step=(done - 1) % 3 + 1) if done else None
+    assert (digest, result.resumed_from) == (undisturbed, expected)
+
+
+def test_killed_after_every_step(split, undisturbed, tmp_path):
+    for _ in range(8):
+        with pytest.raises(Killed):
+            train(split, tmp_path, kill_after=1, checkpoint_steps=1)
+    digest, result, _ = train(split, tmp_path, checkpoint_steps=1)
+    assert (digest, result.resumed_from) == (undisturbed, Position(epoch=2, step=2))
+
+
+def test_a_finished_training_resumes_to_its_result(split, undisturbed, tmp_path):
+    train(split, tmp_path)
+    digest, result, _ = train(split, tmp_path)
+    assert (digest, result.resumed_from) == (undisturbed, Position(epoch=2, step=3))
+
+
+def test_stop_saves_the_work_and_resumes(split, undisturbed, tmp_path):
+    with pytest.raises(Interrupted, match="epoch 0 after step 1"):
+        train(split, tmp_path, stopping=lambda: True, checkpoint_steps=None)
+    digest, result, _ = train(split, tmp_path)
+    assert (digest, result.resumed_from) == (undisturbed, Position(epoch=0, step=1))
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_previous(name, damage, split, undisturbed, tmp_path, caplog):
+    with pytest.raises(Killed):
+        train(split, tmp_path, kill_after=5)
+    newest = max(tmp_path.glob("e*"))
+    harm(newest / name, damage)
+    digest, result, _ = train(split, tmp_path)
+    assert (digest, result.resumed_from) == (undisturbed, Position(epoch=0, step=2))
+    assert f"checkpoint {newest} is damaged" in caplog.text
+
+
+def harm(path, damage):
+    data = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "gone":
+        return
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+
+
+def test_all_checkpoints_damaged_starts_over(split, undisturbed, tmp_path):
+    with pytest.raises(Killed):
+        train(split, tmp_path, kill_after=5)
+    for folder in tmp_path.glob("e*"):
+        harm(folder / "state.safetensors", "cut")
+    digest, result, _ = train(split, tmp_path)
+    assert (digest, result.resumed_from) == (undisturbed, None)
+
+
+def test_two_checkpoints_are_kept(split, tmp_path):
+    train(split, tmp_path, checkpoint_steps=1)
+    assert [path.name for path in sorted(tmp_path.glob("e*"))] == [
+        "e000002-s000002-a000001",
+        "e000002-s000003-a000001",
+    ]
+
+
+def test_checkpoints_of_another_recipe_are_refused(split, tmp_path):
+    train(split, tmp_path)
+    with pytest.raises(VitopsError, match=r"recipe\.epochs: 3 -> 4"):
+        train(split, tmp_path, recipe={"epochs": 4})
+
+
+def test_checkpoints_of_another_arithmetic_are_refused(split, tmp_path, monkeypatch):
+    train(split, tmp_path)
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    with pytest.raises(VitopsError, match=r"overrides\.MKL_CBWR: None -> COMPATIBLE"):
+        train(split, tmp_path)
+
+
+def test_an_objective_that_is_done_ends_the_training_and_stays_done(split, tmp_path):
+    digest, result, _ = train(split, tmp_path, stop_after=4)
+    assert [entry["epoch"] for entry in result.history] == [0, 1]
+    again, resumed, _ = train(split, tmp_path, stop_after=4)
+    assert (again, resumed.resumed_from) == (digest, Position(epoch=1, step=1))
+
+
+def test_the_recipe_changes_the_bits(split, undisturbed, tmp_path):
+    """What the other tests compare is sensitive to each of these."""
+    for number, change in enumerate(
+        [{"sam": None}, {"mixup": None}, {"ema": None}, {"clip_grad": 0.01}, {"repeats": 2}]
+    ):
+        assert train(split, tmp_path / str(number), recipe=change)[0] != undisturbed

@@ -1,0 +1,76 @@
+"""What a checkpoint holds of a running training: every tensor that influences its future, by name.
+
+Everything else is a pure function of (configuration, seed, position): learning rate, sample order, all random draws.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitops.errors import VerificationError
+from vitops.losses.objective import Objective
+from vitops.training.average import WeightAverage
+
+_SCALARS = "scalars"
+
+
+def capture(
+    model: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective, average: WeightAverage | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Copies of all state tensors by prefixed name, and the optimizer's numbers that are not tensors."""
+    tensors = {f"model/{name}": value for name, value in _weights(model).items()}
+    scalars: dict[str, Any] = {}
+    for index, entry in optimizer.state_dict()["state"].items():
+        for name, value in entry.items():
+            (tensors if isinstance(value, Tensor) else scalars)[f"optimizer/{index}/{name}"] = value
+    if average is not None:
+        tensors |= {f"average/{name}": value for name, value in average.state.items()}
+    tensors |= {f"objective/{name}": value for name, value in objective.state_dict().items()}
+    copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    return copies, {_SCALARS: scalars, "done": objective.done}
+
+
+def restore(
+    tensors: Mapping[str, Tensor],
+    record: Mapping[str, Any],
+    *,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    objective: Objective,
+    average: WeightAverage | None,
+) -> None:
+    """Put back what ``capture`` gave. Raises VerificationError when it belongs to another model."""
+    _fill(_weights(model), _part(tensors, "model/"))
+    if average is not None:
+        _fill(average.state, _part(tensors, "average/"))
+    entries: dict[int, dict[str, Any]] = {}
+    for name, value in {**_part(tensors, "optimizer/"), **_part(record[_SCALARS], "optimizer/")}.items():
+        index, _, field = name.partition("/")
+        entries.setdefault(int(index), {})[field] = value
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+    objective.load_state_dict(_part(tensors, "objective/"))
+    objective.done = record["done"]
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and all buffers, also those that a state dict leaves out."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _part(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+@torch.no_grad()
+def _fill(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    expected = {name: (tuple(value.shape), value.dtype) for name, value in targets.items()}
+    found = {name: (tuple(value.shape), value.dtype) for name, value in values.items()}
+    if expected != found:
+        names = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+        raise VerificationError(
+            f"the checkpoint belongs to another model: {len(names)} tensors differ, first {names[:3]}"
+        )
+    for name, target in targets.items():
+        target.copy_(values[name])
