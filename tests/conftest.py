@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import vitops  # noqa: F401 -- before any test imports timm: it declares what torchvision may lack
+
 GOLDEN = Path(__file__).parent / "golden" / "data"
 
 

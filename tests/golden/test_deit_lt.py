@@ -38,9 +38,8 @@ PUBLISHED = {
 
 
 def close(actual, expected, *, rtol=0.0, atol=0.0):
-    torch.testing.assert_close(
-        torch.as_tensor(actual).double(), torch.as_tensor(expected).double(), rtol=rtol, atol=atol
-    )
+    found, wanted = (torch.as_tensor(value, dtype=torch.float64) for value in (actual, expected))
+    torch.testing.assert_close(found, wanted, rtol=rtol, atol=atol)
 
 
 def test_every_file_is_asserted_or_waits(golden_dir):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vitops.config.models import Model
-from vitops.errors import VerificationError
+from vitops.errors import UsageError, VerificationError
 from vitops.models.registry import PRUNED, build, resolve
 
 WEIGHTS = "weights.safetensors"
@@ -61,17 +61,19 @@ def load(folder: Path) -> tuple[nn.Module, ModelSpec]:
     """
     spec = _read_spec(folder / SPEC)
     with torch.random.fork_rng(devices=[]):
-        module = _skeleton(spec)
+        module = _skeleton(spec, where=folder / SPEC)
     _fill(module, _read_weights(folder / WEIGHTS), where=folder / WEIGHTS)
     return attach(module.eval(), spec), spec
 
 
-def _skeleton(spec: ModelSpec) -> nn.Module:
+def _skeleton(spec: ModelSpec, *, where: Path) -> nn.Module:
     if spec.dims is not None:
         module: nn.Module = resolve(PRUNED)(spec.dims)
         return module
-    section = TypeAdapter(Model).validate_python(spec.builder)
-    return build(section, classes=len(spec.classes))
+    try:
+        return build(TypeAdapter(Model).validate_python(spec.builder), classes=len(spec.classes))
+    except (ValidationError, UsageError) as error:
+        raise VerificationError(f"{where} does not describe a model: {error}") from error
 
 
 def _read_spec(path: Path) -> ModelSpec:
