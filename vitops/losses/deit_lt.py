@@ -16,7 +16,7 @@ from vitops.config.objectives import DeitLt as Section
 from vitops.losses.cross_entropy import cross_entropy, label
 from vitops.losses.drw import DeferredWeights
 from vitops.losses.objective import Contributions, Objective
-from vitops.losses.outputs import TwoHeads, two_heads
+from vitops.losses.outputs import TwoHeads, require_distilled, two_heads
 from vitops.losses.teacher import Teacher, frozen
 
 
@@ -69,6 +69,7 @@ class DeitLt(Objective):
         self, config: Section, *, model: nn.Module, teachers: Mapping[str, nn.Module], counts: Sequence[int]
     ) -> None:
         super().__init__(config, model=model, teachers=teachers, counts=counts)
+        require_distilled(model, objective=config.kind)
         self._teacher = self._make_teacher() if config.alpha > 0 else None
         self._deferred = DeferredWeights(config.drw, counts=counts)
         self.on_epoch(0)

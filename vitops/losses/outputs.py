@@ -38,13 +38,17 @@ def is_distilled(model: nn.Module) -> bool:
     return hasattr(model, "head_dist")
 
 
-def two_heads(model: nn.Module, x: Tensor) -> TwoHeads:
-    """One forward pass of a distilled model for images ``x`` (B, 3, H, W). Raises UsageError for another model."""
+def require_distilled(model: nn.Module, *, objective: str) -> None:
+    """Raises UsageError for a model without a head on a distillation token."""
     if not is_distilled(model):
         raise UsageError(
-            f"{type(model).__name__} has no distillation token: deit_lt needs a distilled model, "
-            "e.g. model.name deit_tiny_distilled_patch16_224"
+            f"objective {objective} needs a distilled model, e.g. model.name deit_tiny_distilled_patch16_224: "
+            f"{type(model).__name__} has no distillation token"
         )
+
+
+def two_heads(model: nn.Module, x: Tensor) -> TwoHeads:
+    """One forward pass of a distilled model for images ``x`` (B, 3, H, W)."""
     features: Tensor = cast(Tensor, model.forward_features(x))  # type: ignore[operator]  # (B, 2 + patches, E)
     cls, dist = features[:, 0], features[:, 1]
     head, head_dist, drop = (cast(nn.Module, getattr(model, name)) for name in ("head", "head_dist", "head_drop"))
