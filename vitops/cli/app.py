@@ -24,8 +24,13 @@ class Verb:
 
 
 VERBS = {
+    "run": Verb("vitops.cli.run:run", "Run a pipeline: hits stay, the rest is executed or resumed."),
+    "plan": Verb("vitops.cli.plan:plan", "Say what a run would do."),
+    "explain": Verb("vitops.cli.explain:explain", "Say what changed since a stage last ran."),
     "ls": Verb("vitops.cli.ls:ls", "List datasets, pipelines and artifacts."),
     "show": Verb("vitops.cli.show:show", "Show one artifact: its files and its receipt."),
+    "lineage": Verb("vitops.cli.lineage:lineage", "Trace an artifact back to its dataset's source."),
+    "verify": Verb("vitops.cli.verify:verify", "Hash everything again and name what is altered."),
     "predict": Verb("vitops.cli.predict:predict", "Classify images with a package."),
     "schema": Verb("vitops.cli.schema:schema", "Print or export the JSON Schema of pipelines.yaml."),
 }

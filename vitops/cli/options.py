@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from vitops.config.load import find_root
+from vitops.plan.request import RunRequest
+
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, everything else on stderr.")]
 File = Annotated[
     Path | None, typer.Option("--file", metavar="FILE", help="Another file with pipelines (same datasets).")
@@ -16,3 +19,31 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. teacher.epochs=3; may be repeated."),
 ]
+PipelineName = Annotated[str, typer.Argument(metavar="PIPELINE", help="A name under pipelines: of pipelines.yaml.")]
+Until = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="W", min=1, help="Worker processes of training stages (a power of two)."),
+]
+
+
+def request(
+    folder: Path,
+    pipeline: str,
+    *,
+    file: Path | None = None,
+    profile: str | None = None,
+    overrides: list[str] | None = None,
+    until: str | None = None,
+    workers: int | None = None,
+) -> RunRequest:
+    """The request that these options make in the project around ``folder``. Raises UsageError outside a project."""
+    return RunRequest(
+        pipeline=pipeline,
+        root=find_root(folder),
+        file=None if file is None else file.absolute(),
+        profile=profile,
+        overrides=tuple(overrides or ()),
+        until=until,
+        workers=workers,
+    )

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitops.cli.artifact import latest
 from vitops.cli.console import emit
 from vitops.cli.options import AsJson
 from vitops.config.load import find_root, store_home
-from vitops.config.problems import did_you_mean
-from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
-from vitops.lineage.receipts import DATA_KINDS, Receipt
+from vitops.lineage.receipts import DATA_KINDS
 from vitops.lineage.verify import DATA_FOLDERS
 from vitops.packaging.text import printable
 from vitops.store import manifest
@@ -42,7 +41,7 @@ def describe(home: Path, root: Path, artifact: str) -> JSON:
     Raises UsageError for an unknown artifact, VerificationError for an altered one.
     """
     store, ledger = Store(home), Ledger(home)
-    receipt = _latest(ledger, artifact) if "/" in artifact else None
+    receipt = latest(ledger, artifact) if "/" in artifact else None
     known = {entry.digest for entry in ledger.entries()} | set(store.digests())
     digest = receipt.digest if receipt else resolve(artifact, known, what="artifact")
     receipt = receipt or ledger.by_digest(digest)
@@ -55,18 +54,6 @@ def describe(home: Path, root: Path, artifact: str) -> JSON:
         "files": [{"path": path, "sha256": sha256} for path, sha256 in files.items()],
         "receipt": {"sequence": receipt.sequence, "statement": receipt.statement} if receipt else None,
     }
-
-
-def _latest(ledger: Ledger, name: str) -> Receipt:
-    """The latest receipt of ``PIPELINE/STAGE``."""
-    found = None
-    names = set()
-    for receipt in ledger.entries():
-        names.add(made := f"{receipt.pipeline}/{receipt.stage}")
-        found = receipt if made == name else found
-    if found is None:
-        raise UsageError(f"nothing was made by '{name}'{did_you_mean(name, sorted(names))}")
-    return found
 
 
 def _artifact_folder(store: Store, digest: str) -> Path | None:
