@@ -100,11 +100,13 @@ def quantize(job: Job) -> Outcome:
     shutil.copyfile(source / "model.json", job.out / "model.json")
     kernels = count(target)
     accuracy = _accuracy(source / MODEL, target, reader=reader, preprocessing=preprocessing)
+    weights = len(weight_products(floating.graph))
     products = {
-        "weights": len(weight_products(floating.graph)),
+        "weights": weights,
         "attention": len(attention_products(floating.graph)),
-        "integer": kernels.integer,
-        "float": kernels.floating,
+        "integer": sum(kernels.integer.values()),
+        "float": sum(kernels.floating.values()),
+        "kernels": kernels.integer | kernels.floating,
     }
     record = {
         "calibration": {"images": len(images), "method": config.calibration},
@@ -113,7 +115,7 @@ def quantize(job: Job) -> Outcome:
         "accuracy": accuracy | {"max_drop": config.max_drop},
     }
     write_json(job.out / "quantization.json", record)
-    gate(kernels, accuracy, weights=products["weights"], max_drop=config.max_drop)
+    gate(kernels, accuracy, weights=weights, max_drop=config.max_drop)
     return Outcome(facts={"drop": accuracy["drop"], "bytes": record["bytes"]})
 
 
