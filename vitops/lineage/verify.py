@@ -19,6 +19,7 @@ from vitops.store.canonical import sha256_file
 
 DATA_FOLDERS = ("data/*/shards", "data/*/gates", "data/*/splits/*")
 RUN_AGAIN = "Run the pipeline that made it again."
+FROM_BACKUP = "Restore the file from a backup."
 
 
 @dataclass(frozen=True)
@@ -91,27 +92,35 @@ def _manifests(store: Store) -> Iterator[Problem]:
 def _ledger(ledger: Ledger, latest: dict[str, Receipt]) -> Iterator[Problem]:
     """Check the chain; fill ``latest`` with the newest intact receipt of every key."""
     previous: str | None = START
-    sequences = ledger.sequences()
-    for sequence in range(max(sequences, default=-1) + 1):
+    expected = 0
+    for sequence in ledger.sequences():
         path = ledger.path(sequence)
+        if sequence > expected:
+            gap = f"missing, {sequence - expected} in all: the ledger goes on with {path.name}. {FROM_BACKUP}"
+            yield Problem(ledger.path(expected), gap)
+            previous = None
+        expected = sequence + 1
         try:
             entry = ledger.read(sequence)
-        except FileNotFoundError:
-            yield Problem(path, "missing: the ledger goes on after it. Restore the file from a backup.")
-            previous = None
-            continue
         except (ValueError, OSError, RecursionError) as error:
-            yield Problem(path, f"altered: {error}. Restore the file from a backup.")
-            previous = sha256_file(path)
+            yield Problem(path, f"altered: {error}. {FROM_BACKUP}")
+            previous = _hash_or_none(path)
             continue
         if previous is not None and entry.previous != previous:
-            yield Problem(
-                path, f"it follows an entry with SHA-256 {entry.previous}, but the one before has {previous}."
-            )
+            sentence = f"it follows an entry with SHA-256 {entry.previous}, but the one before has {previous}."
+            yield Problem(path, f"{sentence} {FROM_BACKUP}")
         previous = entry.sha256
         if entry.receipt.key is not None:
             latest[entry.receipt.key] = entry.receipt
-    yield from (_stray(path) for path in _walk(ledger.folder) if path.stem not in {f"{n:08d}" for n in sequences})
+    known = {ledger.path(sequence) for sequence in ledger.sequences()}
+    yield from (_stray(path) for path in _walk(ledger.folder) if path not in known)
+
+
+def _hash_or_none(path: Path) -> str | None:
+    try:
+        return sha256_file(path)
+    except OSError:
+        return None
 
 
 def _receipts(store: Store, latest: dict[str, Receipt]) -> Iterator[Problem]:

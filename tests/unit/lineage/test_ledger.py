@@ -157,8 +157,8 @@ def test_a_gap_is_not_filled_by_appending(ledger, small):
 def test_a_stray_file_is_named(ledger, small):
     fill(ledger, small, 1)
     (ledger.folder / "00000001.json.bak").write_bytes(b"")
-    (ledger.folder / "notes").write_bytes(b"")
-    assert set(problems(ledger)) == {"00000001.json.bak", "notes"}
+    (ledger.folder / "00000000.txt").write_bytes(b"")
+    assert set(problems(ledger)) == {"00000001.json.bak", "00000000.txt"}
 
 
 def append_many(home, statement, start):
