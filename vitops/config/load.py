@@ -213,7 +213,10 @@ def _override(text: str) -> Tree:
         raise UsageError(f"{shown}: {'.'.join(keys)}: --set may not change datasets: DVC reads them from {FILE} alone")
     if keys[0] == "profiles":
         raise UsageError(f"{shown}: {'.'.join(keys)}: a profile is chosen with --profile, not changed with --set")
-    parsed = parse(value, name=shown).value
+    try:
+        parsed = parse(value, name="value").value
+    except UsageError as error:
+        raise UsageError(f"{shown}: {str(error).partition(': ')[2]}") from None
     for key in reversed(keys):
         parsed = {key: parsed}
     return Tree(parsed, {keys[:end]: shown for end in range(len(keys) + 1)})

@@ -55,7 +55,8 @@ def describe(error: ValidationError, tree: Tree, annotation: Any, *, below: KeyP
     """All problems of one validation against ``annotation``, at most ten, one line each."""
     found: dict[KeyPath, list[str]] = {}
     nouns: dict[KeyPath, list[str]] = {}
-    for detail in error.errors(include_url=False):
+    # A missing key is often the shadow of a misspelt one, so it is named after it.
+    for detail in sorted(error.errors(include_url=False), key=lambda detail: detail["type"] == "missing"):
         path, kind = _trace(annotation, detail["loc"])
         if noun := _NOUNS.get(_stem(detail["type"])):
             nouns.setdefault(path, []).append(noun)

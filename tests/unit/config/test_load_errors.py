@@ -1,0 +1,179 @@
+"""Every kind of mistake in pipelines.yaml gives one line: FILE:LINE: key: what is wrong and what would be right."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from vitops.config.load import find_root, load, store_home
+
+MISTAKES = {
+    "unknown key": ("alpha: 0.5", "alhpa: 0.5", "student.objective.alhpa: unknown key 'alhpa'; did you mean 'alpha'?"),
+    "unknown key, nothing near": (
+        "sam: {rho: 0.05}",
+        "sam: {zzz: 1}",
+        "teacher.sam.zzz: unknown key 'zzz'; known: rho, adaptive",
+    ),
+    "unknown stage": ("    prune:\n", "    prun:\n", "prun: unknown key 'prun'; did you mean 'prune'?"),
+    "missing key": ("      epochs: 4\n", "", "student: the key 'epochs' is missing"),
+    "unknown kind": (
+        "kind: deit_lt",
+        "kind: deit_tl",
+        "student.objective.kind: unknown kind 'deit_tl'; did you mean 'deit_lt'?",
+    ),
+    "missing kind": (
+        "        kind: deit_lt\n",
+        "",
+        "student.objective: the key 'kind' is missing; known: cross_entropy, ldam, deit_lt, nvit",
+    ),
+    "unknown choice": (
+        "name: sgd",
+        "name: sdg",
+        "teacher.optimizer.name: must be one of sgd, adamw, got \"sdg\"; did you mean 'sgd'?",
+    ),
+    "text for a number": ("epochs: 4", "epochs: four", 'student.epochs: must be a whole number, got "four"'),
+    "quoted number": ("epochs: 4", "epochs: '4'", 'student.epochs: must be a whole number, got "4"'),
+    "boolean for a number": ("epochs: 4", "epochs: true", "student.epochs: must be a whole number, got true"),
+    "fraction for a whole number": ("epochs: 4", "epochs: 4.5", "student.epochs: must be a whole number, got 4.5"),
+    "scalar for a mapping": (
+        "sam: {rho: 0.05}",
+        "sam: 0.05",
+        "teacher.sam: must be a mapping (key: value), got 0.05",
+    ),
+    "list in arguments": (
+        "args: {depth: 2}",
+        "args: {depth: [2]}",
+        "student.model.args.depth: must be true or false or a whole number or a number or text, got [2]",
+    ),
+    "out of range": ("alpha: 0.5", "alpha: 1.5", "student.objective.alpha: must be at most 1, got 1.5"),
+    "not finite": ("alpha: 0.5", "alpha: 1e999", "student.objective.alpha: must be a finite number"),
+    "unknown dataset": ("dataset: digits", "dataset: digist", "dataset: no dataset 'digist'; did you mean 'digits'?"),
+    "unknown split": (
+        "split: longtail",
+        "split: longtial",
+        "split: dataset 'digits' has no split 'longtial'; did you mean 'longtail'?",
+    ),
+    "contradiction": ("epoch: 2}", "epoch: 3}", "teacher.objective.drw.epoch: must be below epochs (3), got 3"),
+    "wrong depth": ("depth: 8", "depth: 9", "teacher.model.depth: must be 6n + 2: 8 or 14, got 9"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_pipeline_names_file_line_key_and_the_way_out(project, refused, mistake: str) -> None:
+    old, new, message = MISTAKES[mistake]
+    project.write("    profiles:\n      quick: {student: {epochs: 2}}\n      paper:\n", "    profiles:\n      paper:\n")
+    where = project.line(old.strip("\n") if mistake != "missing key" else "    student:")
+    if mistake == "missing kind":
+        where -= 1
+    project.write(old, new)
+    said = refused(project.load().pipeline, "first")
+    assert said.startswith(f"pipelines.yaml:{where}: pipelines.first.{message}"), said
+
+
+def test_each_of_several_mistakes_has_its_line(project, refused) -> None:
+    project.write("alpha: 0.5", "alpha: 2").write("rho: 0.05", "rho: -1")
+    said = refused(project.load().pipeline, "first").split("\n")
+    assert [line.split(": ")[1] for line in said] == [
+        "pipelines.first.teacher.sam.rho",
+        "pipelines.first.student.objective.alpha",
+    ]
+
+
+def test_many_mistakes_are_cut_at_ten(project, refused) -> None:
+    project.write("args: {depth: 2}", "args: {depth: 2}, " + ", ".join(f"wrong{n}: 1" for n in range(14)))
+    said = refused(project.load().pipeline, "first").split("\n")
+    assert len(said) == 11 and said[-1] == "... and 4 more"
+
+
+DATASET_MISTAKES = {
+    "imbalance factor as a fraction": (
+        "imbalance_factor: 5",
+        "imbalance_factor: 0.01",
+        "digits.splits.longtail.imbalance_factor: is the largest over the smallest class count, at least 1: "
+        "write 100 instead of 0.01",
+    ),
+    "imbalance factor of nothing": (
+        "imbalance_factor: 5",
+        "imbalance_factor: 0",
+        "digits.splits.longtail.imbalance_factor: must be at least 1, got 0",
+    ),
+    "empty class": (
+        "imbalance_factor: 5",
+        "imbalance_factor: 5, n_max: 4",
+        "digits.splits.longtail.n_max: must be at least imbalance_factor (5)",
+    ),
+    "unknown key": ("shard_size: 500", "shardsize: 500", "digits.shardsize: unknown key 'shardsize'; did you mean"),
+    "unknown source": (
+        "kind: arrays",
+        "kind: array",
+        "digits.source.kind: unknown kind 'array'; did you mean 'arrays'?",
+    ),
+    "name of a split": ("longtail: {", "Long Tail: {", "digits.splits.Long Tail: a name has lower-case letters"),
+}
+
+
+@pytest.mark.parametrize("mistake", DATASET_MISTAKES)
+def test_a_mistake_in_a_dataset_is_found_on_loading(project, refused, mistake: str) -> None:
+    old, new, message = DATASET_MISTAKES[mistake]
+    where = project.line(old)
+    project.write(old, new)
+    assert refused(project.load).startswith(f"pipelines.yaml:{where}: datasets.{message}")
+
+
+TOP_MISTAKES = {
+    "empty": ("", "pipelines.yaml: must hold the mappings datasets: and pipelines:"),
+    "a list": ("- a", "pipelines.yaml: must hold the mappings"),
+    "no pipelines": ("datasets: {}", "pipelines.yaml: the key 'pipelines' is missing"),
+    "unknown": (
+        "datasets: {}\npipeline: {}",
+        "pipelines.yaml:2: pipeline: unknown key 'pipeline'; did you mean 'pipelines'?",
+    ),
+    "null": ("datasets:\npipelines: {}", "pipelines.yaml:1: datasets: must be a mapping of names"),
+    "name": ("datasets: {}\npipelines:\n  A B: {}", "pipelines.yaml:3: pipelines.A B: a name has lower-case letters"),
+    "scalar": ("datasets: {}\npipelines:\n  a: 1", "pipelines.yaml:3: pipelines.a: must be a mapping (key: value)"),
+    "twice": ("datasets: {}\ndatasets: {}", "pipelines.yaml:2: datasets: the key stands twice"),
+}
+
+
+@pytest.mark.parametrize("mistake", TOP_MISTAKES)
+def test_a_mistake_at_the_top_is_found_on_loading(project, refused, mistake: str) -> None:
+    text, message = TOP_MISTAKES[mistake]
+    (project.root / "pipelines.yaml").write_text(text)
+    assert refused(project.load).startswith(message)
+
+
+def test_a_broken_pipeline_does_not_disturb_another(project, refused) -> None:
+    project.write("pipelines:\n", "pipelines:\n  broken: {flow: retrain, dataset: digits}\n")
+    loaded = project.load()
+    assert loaded.pipeline("first").dataset == "digits"
+    assert "pipelines.broken: the key 'teacher' is missing" in refused(loaded.check)
+    assert "pipelines.broken" in refused(loaded.every)
+
+
+def test_an_unknown_pipeline_is_named_with_its_neighbour(project, refused) -> None:
+    assert refused(project.load().pipeline, "frist") == "pipelines.yaml: no pipeline 'frist'; did you mean 'first'?"
+
+
+def test_the_root_is_the_nearest_ancestor_with_the_file(project, refused) -> None:
+    inner = project.root / "a" / "b"
+    inner.mkdir(parents=True)
+    assert find_root(inner) == project.root
+    (inner / "pipelines.yaml").write_text(project.text)
+    assert find_root(inner) == inner
+    assert "no pipelines.yaml here or in a folder above" in refused(find_root, Path("/proc"))
+
+
+def test_messages_name_the_file_as_seen_from_the_working_folder(project, refused, monkeypatch) -> None:
+    project.write("shard_size: 500", "shard_size: 0")
+    assert refused(load, project.root).startswith("pipelines.yaml:4: ")
+    inner = project.root / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    assert re.match(re.escape(f"{project.root}/pipelines.yaml:4: "), refused(load, project.root))
+
+
+def test_the_store_is_in_the_project_unless_the_environment_moves_it(project, monkeypatch) -> None:
+    monkeypatch.delenv("VITOPS_HOME", raising=False)
+    assert store_home(project.root) == project.root / ".vitops"
+    monkeypatch.setenv("VITOPS_HOME", "elsewhere")
+    assert store_home(Path("/somewhere")) == project.root / "elsewhere"
