@@ -17,6 +17,7 @@ from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
 from vitops.plan.changes import Change, History, changes
 from vitops.plan.code import CodeDigest, code_digest, vitops_package
+from vitops.plan.definitions import Package
 from vitops.plan.key import stage_key
 from vitops.plan.stages import Stage, stages
 from vitops.store.artifacts import Store
@@ -86,16 +87,36 @@ def examine(
     chosen = wanted(stages(project, name), until)
     pipeline = project.pipelines[name]
     data = versions.status(root, pipeline.dataset, pipeline.split, store.memo)
-    planner = _Planner(store, ledger, name, data)
+    return examine_stages(chosen, pipeline=name, data=data, store=store, ledger=ledger)
+
+
+def examine_stages(
+    chosen: Sequence[Stage],
+    *,
+    pipeline: str,
+    data: Mapping[str, versions.DataStatus],
+    store: Store,
+    ledger: Ledger,
+    package: Package | None = None,
+) -> list[Examined]:
+    """The verdict on ``chosen`` (upstream first), given what DVC found (``data``) and the code in ``package``."""
+    planner = _Planner(store, ledger, pipeline, data, package or vitops_package(store.memo))
     examined = [planner.examine(stage) for stage in chosen]
     store.memo.save()
     return examined
 
 
 class _Planner:
-    def __init__(self, store: Store, ledger: Ledger, pipeline: str, data: Mapping[str, versions.DataStatus]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        pipeline: str,
+        data: Mapping[str, versions.DataStatus],
+        package: Package,
+    ) -> None:
         self._store, self._ledger, self._pipeline, self._data = store, ledger, pipeline, data
-        self._package = vitops_package(store.memo)
+        self._package = package
         self._history = History(ledger)
         self._digests: dict[str, str | None] = {}
 

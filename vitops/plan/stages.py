@@ -88,11 +88,10 @@ def stages(project: Project, name: str) -> tuple[Stage, ...]:
 
 def data_roots(dataset: Dataset, splits: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Code roots of ``ingest``, ``validate`` and ``split`` for these named splits of ``dataset``."""
-    kind = task_kind(dataset)
     return {
-        "ingest": _roots(_FUNCTIONS["ingest"], [dataset.source], kind),
-        "validate": _roots(_FUNCTIONS["validate"], [dataset.gates], kind),
-        "split": _roots(_FUNCTIONS["split"], [dataset.splits[name] for name in splits], kind),
+        "ingest": _roots(_FUNCTIONS["ingest"], [dataset.source]),
+        "validate": _roots(_FUNCTIONS["validate"], [dataset.gates]),
+        "split": _roots(_FUNCTIONS["split"], [dataset.splits[name] for name in splits]),
     }
 
 
