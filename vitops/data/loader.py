@@ -7,7 +7,7 @@ of (seed, epoch, step, micro-batch): there is no iterator to save, and seeking c
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -204,10 +204,10 @@ def eval_batches(
     preprocessing: Preprocessing,
     *,
     batch_size: int = 256,
-    indices: Sequence[int] | None = None,
+    indices: Labels | None = None,
 ) -> Iterator[Sample]:
     """Clean batches of a subset in index order (or of ``indices`` in theirs); the last one may be shorter."""
-    chosen = np.arange(reader.size(subset)) if indices is None else np.asarray(indices, dtype=np.int64)
+    chosen = np.arange(reader.size(subset)) if indices is None else indices
     batch = reader.kind.eval_batch(preprocessing)
     for start in range(0, len(chosen), batch_size):
         part = chosen[start : start + batch_size]
