@@ -96,6 +96,12 @@ class _Collector(ast.NodeVisitor):
             self.found.add(f"{first.value!s}:")
         self.generic_visit(node)
 
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        value = node.value
+        if isinstance(value, ast.Attribute) and value.attr == "modules" and getattr(value.value, "id", "") == "sys":
+            self.found.add(f"{node.slice.value!s}:" if isinstance(node.slice, ast.Constant) else WHOLE_MODULE)
+        self.generic_visit(node)
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._function(node)
 
@@ -158,7 +164,7 @@ class _Collector(ast.NodeVisitor):
         return names, imports
 
     def _use(self, name: str, chain: list[str]) -> None:
-        if name == "sys" and chain[:1] == ["modules"]:
+        if name == "sys" and chain[:1] == ["modules"] and len(chain) > 1:  # sys.modules.get(...)
             self.found.add(WHOLE_MODULE)
         for names, imports in reversed(self._scopes):
             if name in imports:

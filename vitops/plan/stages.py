@@ -32,7 +32,7 @@ _FUNCTIONS = {
     "export": "vitops.compression.export:export",
     "evaluate": "vitops.evaluation.stage:evaluate",
     "package": "vitops.packaging.package:package",
-    "report": "vitops.evaluation.report:report",
+    "report": "vitops.reporting.stage:report",
 }
 _TORCH = ("numpy", "pillow", "safetensors", "timm", "torch", "torchvision")
 _ONNX = ("onnx", "onnxruntime")
@@ -89,7 +89,7 @@ def stages(project: Project, name: str) -> tuple[Stage, ...]:
 def data_roots(dataset: Dataset, splits: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Code roots of ``ingest``, ``validate`` and ``split`` for these named splits of ``dataset``."""
     return {
-        "ingest": _roots(_FUNCTIONS["ingest"], [dataset.source]),
+        "ingest": _roots(_FUNCTIONS["ingest"], [dataset.source], "vitops.data.ingest:arrive"),
         "validate": _roots(_FUNCTIONS["validate"], [dataset.gates]),
         "split": _roots(_FUNCTIONS["split"], [dataset.splits[name] for name in splits]),
     }

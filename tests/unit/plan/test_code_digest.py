@@ -272,10 +272,18 @@ def test_a_module_used_as_a_value_counts_whole(package, use):
     assert "pkg.tools.unreached" in digest_of(package).definitions
 
 
-@pytest.mark.parametrize("use", ["globals()['unrelated']", "sys.modules[__name__].unrelated", "vars()['x']"])
+@pytest.mark.parametrize(
+    "use", ["globals()['unrelated']", "sys.modules[__name__].unrelated", "sys.modules.get(job)", "vars()['x']"]
+)
 def test_looking_into_the_own_module_by_name_counts_it_whole(package, use):
     edit(package, "stage.py", "tools.reached(np.float64(1))", use)
     assert "pkg.stage.unrelated" in digest_of(package).definitions
+
+
+@pytest.mark.parametrize("use", ["sys.modules['ray'].init()", "'ray' in sys.modules"])
+def test_looking_at_a_foreign_module_by_name_counts_nothing_more(package, use):
+    edit(package, "stage.py", "tools.reached(np.float64(1))", use)
+    assert "pkg.stage.unrelated" not in digest_of(package).definitions
 
 
 def test_importing_a_module_by_a_literal_name_counts_it_whole(package):
