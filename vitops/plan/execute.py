@@ -22,6 +22,7 @@ from vitops.plan.code import CodeDigest, code_digest
 from vitops.plan.key import declared_environment, stage_key
 from vitops.plan.record import RunRecord
 from vitops.plan.stages import Stage
+from vitops.store import durable
 from vitops.store.artifacts import Store
 from vitops.store.job import Job, Outcome
 from vitops.store.refs import Ref
@@ -81,10 +82,12 @@ def _compute(place: Place, stage: Stage, key: str, code: CodeDigest, inputs: Map
     started, clock = time.time(), time.monotonic()
     with place.store.workspace() as out:
         job = _job(place, stage, key, inputs, out)
-        outcome = _function(stage)(job)
+        with durable.actionable(out):
+            outcome = _function(stage)(job)
         if code_digest(stage.roots, place.store.memo).digest != code.digest:
             raise VitopsError(f"stage {stage.name}: its code changed while it ran, so nothing was published; run again")
         ref = place.store.publish(out, stage.kind)
+    _forget_lost(place, key, ref)
     seconds = round(time.monotonic() - clock, 3)
     place.ledger.append(
         statement(
@@ -111,6 +114,13 @@ def _compute(place: Place, stage: Stage, key: str, code: CodeDigest, inputs: Map
     resumed = outcome.resumed_from.model_dump() if outcome.resumed_from else None
     place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, resumed_from=resumed)
     return Done(ref, hit=False)
+
+
+def _forget_lost(place: Place, key: str, ref: Ref) -> None:
+    """A measured artifact that was altered never comes back with the same bytes: only its receipt stays."""
+    before = place.ledger.by_key(key)
+    if before is not None and before.digest != ref.digest:
+        place.store.discard(before.digest)
 
 
 def _job(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], out: Path) -> Job:
