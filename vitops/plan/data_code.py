@@ -11,6 +11,7 @@ from pathlib import Path
 from vitops.config.datasets import Dataset
 from vitops.config.load import load
 from vitops.plan.code import code_digest, vitops_package
+from vitops.plan.definitions import Package
 from vitops.plan.key import library_version
 from vitops.plan.stages import data_roots, libraries
 from vitops.store import canonical
@@ -22,9 +23,11 @@ FILE = "data/stages.json"
 Digests = dict[str, dict[str, str]]
 
 
-def digests(datasets: Mapping[str, Dataset], memo: StatMemo | None = None) -> Digests:
+def digests(
+    datasets: Mapping[str, Dataset], memo: StatMemo | None = None, *, package: Package | None = None
+) -> Digests:
     """Dataset -> ``ingest``, ``validate``, ``split`` -> digest over the reached code and the library versions."""
-    package = vitops_package(memo)
+    package = package or vitops_package(memo)
     found: Digests = {}
     for name, dataset in datasets.items():
         found[name] = {}
@@ -33,6 +36,13 @@ def digests(datasets: Mapping[str, Dataset], memo: StatMemo | None = None) -> Di
             code = code_digest(roots, package=package).digest
             found[name][kind] = canonical.digest({"code": code, "libraries": versions})
     return found
+
+
+def stale(root: Path, name: str, dataset: Dataset, package: Package) -> set[str]:
+    """Kinds of stages of one dataset whose digest in ``data/stages.json`` is not that of their code now."""
+    written = (_read(root) or {}).get(name, {})
+    current = digests({name: dataset}, package=package)[name]
+    return {kind for kind, digest in current.items() if written.get(kind) != digest}
 
 
 def write(root: Path, memo: StatMemo | None = None) -> bool:

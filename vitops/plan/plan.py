@@ -6,7 +6,7 @@ DVC owns the data stages, so their hits are what it finds unchanged. Nothing is 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from vitops.config.problems import did_you_mean
 from vitops.data import versions
 from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
+from vitops.plan import data_code
 from vitops.plan.changes import Change, History, changes
 from vitops.plan.code import CodeDigest, code_digest, vitops_package
 from vitops.plan.definitions import Package
@@ -85,9 +86,22 @@ def examine(
 ) -> list[Examined]:
     """Like ``plan``, with the changes that led to each status."""
     chosen = wanted(stages(project, name), until)
+    package = vitops_package(store.memo)
+    data = _data_status(root, store, project, name, package)
+    return examine_stages(chosen, pipeline=name, data=data, store=store, ledger=ledger, package=package)
+
+
+def _data_status(
+    root: Path, store: Store, project: Project, name: str, package: Package
+) -> dict[str, versions.DataStatus]:
+    """What DVC finds, corrected by what it cannot see: code that changed since its digests were written down."""
     pipeline = project.pipelines[name]
-    data = versions.status(root, pipeline.dataset, pipeline.split, store.memo)
-    return examine_stages(chosen, pipeline=name, data=data, store=store, ledger=ledger)
+    found = dict(versions.status(root, pipeline.dataset, pipeline.split, store.memo))
+    for kind in data_code.stale(root, pipeline.dataset, project.datasets[pipeline.dataset], package):
+        if found[kind].unchanged:
+            reason = f"its code or a library changed since {data_code.FILE} was written"
+            found[kind] = replace(found[kind], unchanged=False, digest=None, reason=reason)
+    return found
 
 
 def examine_stages(
@@ -97,10 +111,10 @@ def examine_stages(
     data: Mapping[str, versions.DataStatus],
     store: Store,
     ledger: Ledger,
-    package: Package | None = None,
+    package: Package,
 ) -> list[Examined]:
     """The verdict on ``chosen`` (upstream first), given what DVC found (``data``) and the code in ``package``."""
-    planner = _Planner(store, ledger, pipeline, data, package or vitops_package(store.memo))
+    planner = _Planner(store, ledger, pipeline, data, package)
     examined = [planner.examine(stage) for stage in chosen]
     store.memo.save()
     return examined

@@ -6,6 +6,7 @@ import pytest
 
 from vitops.config.load import load
 from vitops.plan import data_code
+from vitops.plan.code import vitops_package
 
 PIPELINES = """
 datasets:
@@ -64,3 +65,15 @@ def test_a_damaged_file_is_stale(root):
     assert not data_code.fresh(root)
     assert data_code.write(root)
     assert data_code.fresh(root)
+
+
+def test_stale_names_the_stages_whose_code_is_not_the_written_one(root):
+    datasets, package = load(root).datasets, vitops_package()
+    assert data_code.stale(root, "digits", datasets["digits"], package) == {"ingest", "validate", "split"}
+    data_code.write(root)
+    assert data_code.stale(root, "digits", datasets["digits"], package) == set()
+    document = json.loads((root / data_code.FILE).read_text())
+    document["digits"]["split"] = "0" * 64
+    (root / data_code.FILE).write_text(json.dumps(document))
+    assert data_code.stale(root, "digits", datasets["digits"], package) == {"split"}
+    assert data_code.stale(root, "photos", datasets["photos"], package) == set()
