@@ -112,7 +112,7 @@ def validation_images(reader: SplitReader, preprocessing: Preprocessing, *, coun
     total = reader.size("val")
     if total == 0:
         raise UsageError("the split has no validation images, which export and quantize need: raise val_per_class")
-    chosen = [number * total // min(count, total) for number in range(min(count, total))]
+    chosen = np.arange(min(count, total), dtype=np.int64) * total // min(count, total)
     return torch.cat([batch["input"] for batch in eval_batches(reader, "val", preprocessing, indices=chosen)])
 
 

@@ -34,8 +34,10 @@ from vitops.models.pruned_vit import PrunedViT
 from vitops.store.canonical import write_json
 from vitops.store.job import Job, Outcome
 from vitops.training.comm import Comm
+from vitops.training.environment import arithmetic
 from vitops.training.launch import run
 from vitops.training.loop import FitResult, fit
+from vitops.training.stage import check_teacher
 
 _EQUIVALENCE = 1e-4
 _IMAGES = 64
@@ -44,14 +46,19 @@ _IMAGES = 64
 def prune(job: Job) -> Outcome:
     """Stage: write the pruned, fine-tuned model, dims.json, masks.safetensors, prune_log.json and history.json.
 
+    With ``ema`` in the fine-tuning, also the averaged weights as ema.safetensors (the model's own are the raw ones).
+
     Raises UsageError for a model or a target that pruning cannot serve, VitopsError when the shrunk model does not
     compute what the masked one does.
     """
-    return run(_body, job)
+    return run(prune_rank, job)
 
 
-def _body(job: Job, comm: Comm) -> Outcome:
-    return _Pruning(job, comm).run()
+def prune_rank(job: Job, comm: Comm) -> Outcome:
+    """One worker's part of ``prune``; rank 0 writes the files."""
+    resources = Resources.model_validate(job.resources)
+    with arithmetic(threads=resources.threads, exact=resources.mode == "exact"):
+        return _Pruning(job, comm).run()
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,11 @@ class _Pruning:
         student, self.spec = load(job.inputs["model"])
         self.dense = _with_spec(as_pruned_vit(student), self.spec)
         self._check_size()
-        self.teachers = {"teacher": load(job.inputs["teacher"])[0], "dense": copy.deepcopy(self.dense)}
-        for teacher in self.teachers.values():
-            teacher.eval().requires_grad_(False).to(self.resources.device)
+        teacher, taught = load(job.inputs["teacher"])
+        self.teachers = {"teacher": teacher, "dense": copy.deepcopy(self.dense)}
+        for module in self.teachers.values():
+            module.eval().requires_grad_(False).to(self.resources.device)
+        check_teacher(teacher, taught, reader=self.reader, seed=self.seed)
 
     def run(self) -> Outcome:
         """Both phases; files are written by rank 0."""
@@ -124,8 +133,6 @@ class _Pruning:
         stream = self._stream(recipe, "finetune")
         fitted = self._fit(model, self._objective(model), stream=stream, recipe=recipe, phase="finetune")
         model.cpu().eval()
-        if fitted.ema_state is not None:
-            model.load_state_dict(fitted.ema_state)
         return fitted
 
     def _objective(self, model: PrunedViT) -> Any:
@@ -147,6 +154,8 @@ class _Pruning:
             checkpoints=self.job.checkpoints / phase,
             resources=self.resources,
             report=lambda **values: self.job.report(phase=phase, **values),
+            stopping=self.job.stopping,
+            key=self.job.key,
         )
 
     def write(self, shrunk: Shrunk, tuned: PrunedViT, *, fitted: FitResult, equivalence: dict[str, Any]) -> None:
@@ -157,6 +166,9 @@ class _Pruning:
         )
         save(out, tuned, spec)
         save_file({name: mask.clone() for name, mask in shrunk.pruner.keep.items()}, out / "masks.safetensors")
+        if fitted.ema_state is not None:
+            average = {name: value.detach().cpu().clone() for name, value in fitted.ema_state.items()}
+            save_file(average, out / "ema.safetensors")
         write_json(out / "dims.json", summary(self.dense, tuned))
         models = {"dense": self.dense, "masked": shrunk.masked, "shrunk": shrunk.small, "finetuned": tuned}
         accuracy = {name: self._accuracy(model) for name, model in models.items()}
