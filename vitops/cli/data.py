@@ -59,7 +59,8 @@ def _code(root: Path, *, write: bool) -> None:
 def _reported(root: Path, dataset: str, action: str) -> None:
     """Run the stage; tell whoever asked through the environment how it ended."""
     die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("vitops").setLevel(logging.INFO)
     outcome: dict[str, str | int] = {"stage": action, "exit_code": 0, "message": ""}
     try:
         _check_code(root, dataset, action)
