@@ -22,6 +22,7 @@ from vitops.plan.definitions import Package
 from vitops.plan.key import stage_key
 from vitops.plan.stages import Stage, stages
 from vitops.store.artifacts import Store
+from vitops.store.stat_memo import StatMemo
 
 JSON = dict[str, Any]
 Status = Literal["hit", "run", "waits"]
@@ -88,7 +89,16 @@ def examine(
     chosen = wanted(stages(project, name), until)
     package = vitops_package(store.memo)
     data = _data_status(root, store, project, name, package)
-    return examine_stages(chosen, pipeline=name, data=data, store=store, ledger=ledger, package=package)
+    source = source_input(root, project.pipelines[name].dataset, store.memo)
+    return examine_stages(chosen, pipeline=name, data=data, source=source, store=store, ledger=ledger, package=package)
+
+
+def source_input(root: Path, dataset: str, memo: StatMemo) -> dict[str, str]:
+    """The one input of an ``ingest`` that no stage makes: ``source`` -> SHA-256; nothing while there is no source."""
+    try:
+        return {"source": versions.source_digest(root, dataset, memo)}
+    except UsageError:  # the ingest itself says where to put it
+        return {}
 
 
 def _data_status(
@@ -109,12 +119,13 @@ def examine_stages(
     *,
     pipeline: str,
     data: Mapping[str, versions.DataStatus],
+    source: Mapping[str, str],
     store: Store,
     ledger: Ledger,
     package: Package,
 ) -> list[Examined]:
-    """The verdict on ``chosen`` (upstream first), given what DVC found (``data``) and the code in ``package``."""
-    planner = _Planner(store, ledger, pipeline, data, package)
+    """The verdict on ``chosen`` (upstream first), given what DVC found (``data``), the ``source`` and the code."""
+    planner = _Planner(store, ledger, pipeline=pipeline, data=data, source=source, package=package)
     examined = [planner.examine(stage) for stage in chosen]
     store.memo.save()
     return examined
@@ -125,17 +136,21 @@ class _Planner:
         self,
         store: Store,
         ledger: Ledger,
+        *,
         pipeline: str,
         data: Mapping[str, versions.DataStatus],
+        source: Mapping[str, str],
         package: Package,
     ) -> None:
         self._store, self._ledger, self._pipeline, self._data = store, ledger, pipeline, data
-        self._package = package
+        self._source, self._package = source, package
         self._history = History(ledger)
         self._digests: dict[str, str | None] = {}
 
     def examine(self, stage: Stage) -> Examined:
         inputs = {role: self._digests[upstream] for role, upstream in stage.inputs.items()}
+        if stage.kind == "ingest":
+            inputs.update(self._source)
         known = {role: digest for role, digest in inputs.items() if digest is not None}
         code = code_digest(stage.roots, package=self._package)
         key = stage_key(stage, known, code) if len(known) == len(inputs) else None

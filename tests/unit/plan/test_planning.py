@@ -1,5 +1,7 @@
 """A plan says what a run will do: hits hit, runs execute, and a stage waits while an input is not known."""
 
+import subprocess
+import sys
 import textwrap
 from dataclasses import replace
 
@@ -68,6 +70,7 @@ class World:
             self.stages,
             pipeline="p",
             data=self.data,
+            source={},
             store=Store(self.home),
             ledger=Ledger(self.home),
             package=Package(self.code),
@@ -258,6 +261,45 @@ def test_data_that_dvc_finds_changed_runs_with_its_reason(world):
     found = {item.name: item for item in world.plan()}
     assert (found["split"].status, found["split"].reason) == ("run", "seed changed")
     assert found["student"].status == "waits"
+
+
+def test_another_source_is_an_input_that_changed(tmp_path):
+    world = World(tmp_path)
+    world.stages = (stage("ingest", "ingest", "pkg.data:split"),)
+    keys = []
+    for source in ({"source": "1" * 64}, {"source": "2" * 64}, {}):
+        (examined,) = examine_stages(
+            world.stages,
+            pipeline="p",
+            data=UNCHANGED,
+            source=source,
+            store=Store(world.home),
+            ledger=Ledger(world.home),
+            package=Package(world.code),
+        )
+        keys.append(examined.planned.key)
+    assert len(set(keys)) == 3 and None not in keys
+
+
+def test_a_missing_source_is_left_to_the_ingest_to_report(tmp_path):
+    text = "datasets: {d: {source: {kind: folder, path: raw}, splits: {s: {kind: holdout}}}}\npipelines: {}\n"
+    (tmp_path / "pipelines.yaml").write_text(text)
+    store = Store(tmp_path / "home")
+    assert planning.source_input(tmp_path, "d", store.memo) == {}
+    (tmp_path / "raw" / "cat").mkdir(parents=True)
+    (tmp_path / "raw" / "cat" / "1.png").write_bytes(b"1")
+    first = planning.source_input(tmp_path, "d", store.memo)
+    (tmp_path / "raw" / "cat" / "2.png").write_bytes(b"2")
+    assert set(first) == {"source"} and planning.source_input(tmp_path, "d", store.memo) != first
+
+
+def test_planning_imports_nothing_heavy():
+    program = (
+        "import sys, vitops.plan.plan, vitops.plan.explain, vitops.plan.data_code, vitops.config.load\n"
+        "print(*sorted({'torch', 'numpy', 'pyarrow', 'pandas', 'timm', 'ray', 'prefect', 'dvc'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
 
 
 def test_explain_writes_one_document(world):
