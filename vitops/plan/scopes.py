@@ -96,6 +96,11 @@ class _Collector(ast.NodeVisitor):
             self.found.add(f"{first.value!s}:")
         self.generic_visit(node)
 
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if self._in_class:  # becomes an attribute, which nobody can follow; a function's imports are in its scope
+            targets = import_targets(node, module=self._module, is_package=self._is_package)
+            self.found |= {target for _, target in targets}
+
     def visit_Subscript(self, node: ast.Subscript) -> None:
         value = node.value
         if isinstance(value, ast.Attribute) and value.attr == "modules" and getattr(value.value, "id", "") == "sys":

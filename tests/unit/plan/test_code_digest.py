@@ -316,6 +316,11 @@ def test_code_for_type_checkers_and_for_scripts_does_not_count(package):
     assert digest_of(package) == before
 
 
+def test_what_a_class_body_imports_counts(package):
+    edit(package, "models/net.py", "width: int = 8", "from pkg.tools import unreached as scale\n    width: int = 8")
+    assert "pkg.tools.unreached" in digest_of(package).definitions
+
+
 def test_both_origins_of_a_name_count(package):
     either = "try:\n    from pkg.tools import unreached as RATE\nexcept ImportError:\n    RATE = 1"
     edit(package, "stage.py", "RATE = 0.1", either)
