@@ -170,7 +170,7 @@ class _Planner:
             return "waits", None, f"waits for {', '.join(missing)}"
         if stage.is_data:
             data = self._data[stage.kind]
-            return ("hit", data.digest, "unchanged") if data.unchanged else ("run", None, data.reason)
+            return ("hit", data.digest, data.reason or "unchanged") if data.unchanged else ("run", None, data.reason)
         receipt = self._ledger.by_key(key)
         if receipt is None:
             return "run", None, ""
