@@ -1,6 +1,6 @@
 """Dataset version -> gate result, through DVC."""
 
 from tasks.stage import stage_task
-from vitops.plan.execute import bring
+from vitops.plan.execute_data import bring
 
 validate = stage_task("validate", tags={"data"}, work=bring)

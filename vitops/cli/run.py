@@ -31,7 +31,7 @@ def run(
         request(Path.cwd(), name, file=file, profile=profile, overrides=overrides, until=until, workers=workers)
     )
     planned = [stage.to_json() for stage in opened.plan()]
-    code, error, stages = 0, None, _hits(planned)
+    code, error, stages = 0, None, _hits(opened, planned)
     if stages is None:
         code, error, stages = _execute(opened)
     document = {"pipeline": name, "stages": stages, **_results(opened, stages)}
@@ -41,9 +41,9 @@ def run(
     return code
 
 
-def _hits(planned: list[JSON]) -> list[JSON] | None:
-    """The outcome of a run in which nothing has to be done, or None."""
-    if any(stage["status"] != "hit" for stage in planned):
+def _hits(opened: Opened, planned: list[JSON]) -> list[JSON] | None:
+    """The outcome of a run in which nothing has to be done, not even a receipt to be written; or None."""
+    if any(stage["status"] != "hit" or opened.ledger.by_key(stage["key"]) is None for stage in planned):
         return None
     return [_fields({**stage, "seconds": 0.0, "resumed_from": None}) for stage in planned]
 

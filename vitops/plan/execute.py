@@ -25,6 +25,7 @@ from vitops.plan.stages import Stage
 from vitops.store import durable
 from vitops.store.artifacts import Store
 from vitops.store.job import Job, Outcome
+from vitops.store.manifest import FileEntry
 from vitops.store.refs import Ref
 
 
@@ -89,17 +90,53 @@ def _compute(place: Place, stage: Stage, key: str, code: CodeDigest, inputs: Map
         ref = place.store.publish(out, stage.kind)
     _forget_lost(place, key, ref)
     seconds = round(time.monotonic() - clock, 3)
+    write_receipt(
+        place,
+        stage,
+        Made(key=key, code=code, ref=ref, files=place.store.manifest(ref.digest), inputs=job.digests),
+        outcome=outcome,
+        started=started,
+        seconds=seconds,
+    )
+    shutil.rmtree(job.checkpoints, ignore_errors=True)
+    resumed = outcome.resumed_from.model_dump() if outcome.resumed_from else None
+    place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, resumed_from=resumed)
+    return Done(ref, hit=False)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a receipt is about: an output, and the ingredients of the key it was made under."""
+
+    key: str
+    code: CodeDigest
+    ref: Ref
+    files: list[FileEntry]
+    inputs: Mapping[str, str]
+
+
+def write_receipt(
+    place: Place,
+    stage: Stage,
+    made: Made,
+    *,
+    outcome: Outcome,
+    started: float,
+    seconds: float,
+    adopted: bool = False,
+) -> None:
+    """Append the receipt of one execution, or of an output that was ``adopted`` as it was found."""
     place.ledger.append(
         statement(
             kind=stage.kind,
             stage=stage.name,
             pipeline=place.record.pipeline,
-            key=key,
-            subject=ref,
-            files=place.store.manifest(ref.digest),
-            inputs=job.digests,
-            parameters=job.parameters,
-            code=code,
+            key=made.key,
+            subject=made.ref,
+            files=made.files,
+            inputs=made.inputs,
+            parameters=stage.parameters,
+            code=made.code,
             environment={"declared": declared_environment(stage), "host": host_facts()},
             outcome=outcome,
             started=started,
@@ -107,13 +144,9 @@ def _compute(place: Place, stage: Stage, key: str, code: CodeDigest, inputs: Map
             who=getpass.getuser(),
             host=socket.gethostname(),
             seed=stage.parameters.get("seed"),
-            adopted=False,
+            adopted=adopted,
         )
     )
-    shutil.rmtree(job.checkpoints, ignore_errors=True)
-    resumed = outcome.resumed_from.model_dump() if outcome.resumed_from else None
-    place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, resumed_from=resumed)
-    return Done(ref, hit=False)
 
 
 def _forget_lost(place: Place, key: str, ref: Ref) -> None:
