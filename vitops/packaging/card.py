@@ -38,7 +38,7 @@ def card(facts: CardFacts) -> str:
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     environment.filters |= {"md": markdown, "percent": _percent, "significant": _significant}
     metrics = facts.metrics
-    artifacts = _artifacts(facts)
+    columns = [name for name in _COLUMNS if name in metrics["models"]["int8"]["heads"]["mean"]]
     return environment.from_string(CARD).render(
         metrics=metrics,
         dataset=metrics["dataset"],
@@ -46,9 +46,8 @@ def card(facts: CardFacts) -> str:
         classes=metrics["classes"],
         train_counts=metrics["train_counts"],
         per_class=metrics["models"]["int8"]["heads"]["mean"]["per_class"],
-        columns=[(name, name) for name in _COLUMNS if name in metrics["models"]["int8"]["heads"]["mean"]],
-        accuracy=_rows(metrics),
-        sizes=_rows(metrics),
+        columns=columns,
+        rows=_rows(metrics, columns),
         macs_share=_share(metrics, "macs", "pruned", "student"),
         bytes_share=_share(metrics, "bytes", "int8", "onnx"),
         parity=facts.parity,
@@ -56,18 +55,18 @@ def card(facts: CardFacts) -> str:
         preprocess=facts.preprocess,
         input_name=facts.input_name,
         digests=facts.digests,
-        artifacts=artifacts,
+        artifacts=_artifacts(facts),
         pipeline=facts.pipeline,
     )
 
 
-def _rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(metrics: dict[str, Any], columns: list[str]) -> list[dict[str, Any]]:
     return [
         {
             **{name: entry[name] for name in ("parameters", "macs", "bytes")},
             "title": title,
             "source": f"{_SOURCES[name]}@{entry['artifact'][:12]}",
-            "score": entry["heads"]["mean"],
+            "percentages": [_percent(entry["heads"]["mean"][column]) for column in columns],
         }
         for name, title in _TITLES.items()
         if (entry := metrics["models"].get(name)) is not None

@@ -16,13 +16,10 @@ Every number below names the artifact it was read from as `stage@digest`, the fi
 Test images: {{ metrics.test_samples }}. Percent correct, mean head (average of the logits of both tokens), from
 `evaluate@{{ digests.evaluate[:12] }}`. "–" means that a group has no class, or a class no test image.
 
-| model | artifact |{% for name, title in columns %} {{ title }} |{% endfor %}
-
-|---|---|{% for _ in columns %}---:|{% endfor %}
-
-{% for row in accuracy -%}
-| {{ row.title }} | `{{ row.source }}` |{% for name, _ in columns %} {{ row.score[name]|percent }} |{% endfor %}
-
+| model | artifact | {{ columns|join(" | ") }} |
+|---|---|{{ "---:|" * columns|length }}
+{% for row in rows -%}
+| {{ row.title }} | `{{ row.source }}` | {{ row.percentages|join(" | ") }} |
 {% endfor %}
 Groups by number of training images (from `split@{{ digests.split[:12] }}`):
 {% for name, members in metrics.groups.items() -%}
@@ -30,12 +27,11 @@ Groups by number of training images (from `split@{{ digests.split[:12] }}`):
 {%- endfor %}
 {%- if "head" in metrics.groups %} Head, mid and tail are the official groups by class index.{% endif %}
 
-
 ## Size
 
 | model | artifact | parameters | multiply-accumulates | file bytes |
 |---|---|---:|---:|---:|
-{% for row in sizes -%}
+{% for row in rows -%}
 | {{ row.title }} | `{{ row.source }}` | {{ row.parameters }} | {{ row.macs }} | {{ row.bytes }} |
 {% endfor %}
 All from `evaluate@{{ digests.evaluate[:12] }}`. The packaged network has {{ macs_share }} % of the multiply-accumulates of

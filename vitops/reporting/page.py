@@ -100,7 +100,7 @@ def _tiles(data: ReportData) -> list[dict[str, str]]:
         },
         {
             "value": f"{median['student'] / median['int8']:.2f}×",
-            "what": "faster than the student",
+            "what": "the speed of the student",
             "beside": f"{median['int8']:.3f} ms; pruning {median['student'] / median['pruned']:.2f}×, "
             f"int8 {median['pruned'] / median['int8']:.2f}×",
         },

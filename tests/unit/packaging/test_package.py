@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import re
 
@@ -69,6 +70,18 @@ def test_an_empty_group_is_a_dash_in_the_card_and_never_zero(make_package):
     card = (make_package().path / "card.md").read_text()
     row = next(line for line in card.splitlines() if line.startswith("| `model.int8.onnx` | `quantize@"))
     assert row.split("|")[-2].strip() == "–"
+
+
+def test_the_tables_of_the_card_are_whole(make_package):
+    lines = (make_package().path / "card.md").read_text().splitlines()
+    rules = [number for number, row in enumerate(lines) if row.startswith("|---")]
+    sizes = []
+    for rule in rules:
+        width = lines[rule].count("|")
+        rows = list(itertools.takewhile(lambda row: row.startswith("|"), lines[rule + 1 :]))
+        assert all(row.replace("\\|", "").count("|") == width for row in [lines[rule - 1], *rows])
+        sizes.append(len(rows))
+    assert sizes == [5, 5, 5, 7, 7]  # accuracy, size, files, classes, artifacts
 
 
 def test_class_names_cannot_break_the_card(make_package):
