@@ -24,7 +24,8 @@ class KeyProblem(ValueError):
 class Section(BaseModel):
     """A part of pipelines.yaml. ``implementation`` names the code (``module:attribute``) that a ``kind`` selects."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    # Not use_attribute_docstrings: reading the source at import costs every command; schema.py does it when asked.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     implementation: ClassVar[str | None] = None
 
