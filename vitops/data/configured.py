@@ -80,25 +80,12 @@ def read(folder: Path, stage: str, kind: type[S]) -> S:
         ) from error
 
 
-def differing(folder: Path, dataset: Dataset) -> dict[str, str]:
-    """Stage -> which keys have other values than its file; stages that agree are left out."""
-    found = {}
-    for stage, section in resolved(dataset).items():
-        try:
-            written = path(folder, stage).read_bytes()
-        except FileNotFoundError:
-            found[stage] = "was never configured here"
-            continue
-        if written != render(section):
-            found[stage] = f"{', '.join(_changed(written, section))} changed"
-    return found
-
-
-def _changed(written: bytes, section: Section) -> list[str]:
+def changed(written: bytes, section: Section) -> list[str]:
+    """The dotted keys whose values differ between a section's file and the section; none if the file is unreadable."""
     try:
         old = json.loads(written)
     except ValueError:
-        return ["configuration"]
+        return []
     return list(_different_keys(old, section.parameters(), ""))
 
 

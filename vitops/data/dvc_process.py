@@ -54,12 +54,13 @@ def status(root: Path, stages: Sequence[str]) -> dict[str, list[Any]]:
     return verdict
 
 
-def reproduce(root: Path, stages: Sequence[str], *, say: Say) -> tuple[str, ...]:
+def reproduce(root: Path, stages: Sequence[str], *, say: Say, force: bool = False) -> tuple[str, ...]:
     """Execute each of these stage instances that DVC finds changed, in order; return the names of those that ran.
 
-    Nothing is taken from DVC's run cache: a stage that is said to run runs. Raises the failed stage's own error.
+    ``force`` executes them all. Nothing is taken from DVC's run cache. Raises the failed stage's own error.
     """
-    done = _patiently(root, ["repro", "--single-item", "--no-run-cache", *stages], say=say)
+    options = ["--single-item", "--no-run-cache", *(["--force"] if force else [])]
+    done = _patiently(root, ["repro", *options, *stages], say=say)
     for failed in (one for one in done.stages if one["exit_code"]):
         raise _error(failed["exit_code"])(failed["message"])
     if done.code:
