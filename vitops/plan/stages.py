@@ -45,8 +45,8 @@ _LIBRARIES: dict[str, tuple[str, ...]] = {
     "export": (*_TORCH, *_ONNX, "onnxscript"),
     "quantize": (*_TORCH, *_ONNX),
     "evaluate": (*_TORCH, *_ONNX),
-    "package": (*_TORCH, *_ONNX),
-    "report": (*_TORCH, *_ONNX),
+    "package": ("jinja2", "numpy", "onnxruntime", "pillow"),
+    "report": (*_TORCH, *_ONNX, "jinja2", "onnxscript"),
 }
 
 
@@ -83,7 +83,7 @@ def stages(project: Project, name: str) -> tuple[Stage, ...]:
     """All stages of pipeline ``name``, upstream first. Raises UsageError for an unknown pipeline, dataset or split."""
     pipeline = _named(project.pipelines, name, "pipeline", "pipelines")
     dataset = _named(project.datasets, pipeline.dataset, "dataset", "datasets")
-    return (*_data_stages(pipeline, dataset), *_Flow(pipeline, dataset).stages())
+    return (*_data_stages(pipeline, dataset), *_Flow(name, pipeline, dataset).stages())
 
 
 def data_roots(dataset: Dataset, splits: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -136,8 +136,8 @@ def _data_stages(pipeline: Pipeline, dataset: Dataset) -> tuple[Stage, ...]:
 class _Flow:
     """The model plane of a pipeline: who reads whom."""
 
-    def __init__(self, pipeline: Pipeline, dataset: Dataset) -> None:
-        self._pipeline, self._kind = pipeline, task_kind(dataset)
+    def __init__(self, name: str, pipeline: Pipeline, dataset: Dataset) -> None:
+        self._name, self._pipeline, self._kind = name, pipeline, task_kind(dataset)
 
     def stages(self) -> tuple[Stage, ...]:
         pipeline = self._pipeline
@@ -181,7 +181,7 @@ class _Flow:
             self._stage("export", "export", pipeline.export, inputs={"model": "prune"}, rebuilds=student),
             self._stage("quantize", "quantize", pipeline.quantize, inputs={"export": "export"}),
             self._stage("evaluate", "evaluate", pipeline.evaluate, inputs=inputs | onnx, pinned=pinned, rebuilds=both),
-            self._stage("package", "package", None, inputs=onnx | {"evaluate": "evaluate"}, rebuilds=student),
+            self._stage("package", "package", None, inputs=onnx | {"evaluate": "evaluate"}, named=True),
             self._stage(
                 "report",
                 "report",
@@ -201,8 +201,12 @@ class _Flow:
         inputs: Mapping[str, str] | None = None,
         pinned: Mapping[str, str] | None = None,
         rebuilds: Iterable[type[Section]] = (),
+        named: bool = False,
     ) -> Stage:
-        """A stage that reads the split, and rebuilds models of the classes ``rebuilds`` from their artifacts."""
+        """A stage that reads the split, and rebuilds models of the classes ``rebuilds`` from their artifacts.
+
+        ``named``: its output names the pipeline, which therefore is one of its parameters.
+        """
         sections = [] if config is None else config.sections()
         function = _FUNCTIONS.get(kind) or (config.implementation if config else None)
         assert function is not None, kind
@@ -211,7 +215,11 @@ class _Flow:
         return Stage(
             name=name,
             kind=kind,
-            parameters={"config": config.parameters() if config else {}, "seed": self._pipeline.seed},
+            parameters={
+                "config": config.parameters() if config else {},
+                "seed": self._pipeline.seed,
+                **({"pipeline": self._name} if named else {}),
+            },
             roots=_roots(function, sections, self._kind, *rebuilt, *pruned),
             libraries=_LIBRARIES[kind],
             environment=self._environment(kind),

@@ -5,6 +5,7 @@ comes back from workers; an error a user can act on is raised here as itself and
 restarts the group from the last checkpoint. This module imports neither torch nor Ray until something is launched.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -145,26 +146,33 @@ def _answer(answers: Path) -> Outcome:
 
 
 def _worker(work: dict[str, Any]) -> None:
-    """One rank. A VitopsError is left as an answer and closes the process group, which wakes the other ranks."""
+    """One rank. A VitopsError is left as an answer; closing the connections then wakes the ranks that wait for this."""
     import torch.distributed as dist
 
+    answers = Path(work["answers"])
+    if (answers / _ERROR).exists():
+        return
+    _attempt(Job.model_validate(work["job"]), _resolve(work["body"]), answers)
+    if (answers / _ERROR).exists() and dist.is_initialized():
+        gc.collect()  # a process group that anything still refers to keeps its connections open
+        dist.destroy_process_group()
+
+
+def _attempt(job: Job, body: Body, answers: Path) -> None:
     from vitops.training.comm import Comm
 
-    answers, job = Path(work["answers"]), Job.model_validate(work["job"])
     try:
         comm = Comm.distributed()
-        outcome = _resolve(work["body"])(job, comm)
+        outcome = body(job, comm)
     except VitopsError as error:
         kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS)
         durable.create_only(answers / _ERROR, canonical.dumps({"error": kind, "message": str(error)}))
-        dist.destroy_process_group()
-        return
     except RuntimeError:
         if not (answers / _ERROR).exists():
             raise
-        return
-    if comm.rank == 0:
-        durable.write_bytes(answers / _OUTCOME, outcome.model_dump_json().encode())
+    else:
+        if comm.rank == 0:
+            durable.write_bytes(answers / _OUTCOME, outcome.model_dump_json().encode())
 
 
 def _resolve(name: str) -> Body:
