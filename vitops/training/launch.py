@@ -5,7 +5,6 @@ comes back from workers; an error a user can act on is raised here as itself and
 restarts the group from the last checkpoint. This module imports neither torch nor Ray until something is launched.
 """
 
-import gc
 import importlib
 import json
 import os
@@ -132,10 +131,20 @@ def _run_on_ray(body: Body, job: Job, resources: Resources) -> Outcome:
         ),
     )
     try:
-        trainer.fit()
+        _fit(trainer, answers)
         return _answer(answers)
     finally:
         durable.remove(answers)
+
+
+def _fit(trainer: Any, answers: Path) -> None:
+    from ray.train import TrainingFailedError
+
+    try:
+        trainer.fit()
+    except TrainingFailedError:
+        if not (answers / _ERROR).exists():
+            raise
 
 
 def _answer(answers: Path) -> Outcome:
@@ -146,33 +155,31 @@ def _answer(answers: Path) -> Outcome:
 
 
 def _worker(work: dict[str, Any]) -> None:
-    """One rank. A VitopsError is left as an answer; closing the connections then wakes the ranks that wait for this."""
-    import torch.distributed as dist
+    """One rank. What it raises makes Ray end the other ranks, which may wait for this one, and start the group again.
+
+    A VitopsError is left as an answer first, so that the new group ends at once instead of failing again.
+    """
+    from vitops.training.comm import Comm
 
     answers = Path(work["answers"])
     if (answers / _ERROR).exists():
         return
-    _attempt(Job.model_validate(work["job"]), _resolve(work["body"]), answers)
-    if (answers / _ERROR).exists() and dist.is_initialized():
-        gc.collect()  # a process group that anything still refers to keeps its connections open
-        dist.destroy_process_group()
-
-
-def _attempt(job: Job, body: Body, answers: Path) -> None:
-    from vitops.training.comm import Comm
-
     try:
         comm = Comm.distributed()
-        outcome = body(job, comm)
+        outcome = _resolve(work["body"])(Job.model_validate(work["job"]), comm)
+    except Interrupted as error:  # raised on every rank: nobody waits
+        _leave(error, answers)
     except VitopsError as error:
-        kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS)
-        durable.create_only(answers / _ERROR, canonical.dumps({"error": kind, "message": str(error)}))
-    except RuntimeError:
-        if not (answers / _ERROR).exists():
-            raise
+        _leave(error, answers)
+        raise
     else:
         if comm.rank == 0:
             durable.write_bytes(answers / _OUTCOME, outcome.model_dump_json().encode())
+
+
+def _leave(error: VitopsError, answers: Path) -> None:
+    kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS)
+    durable.create_only(answers / _ERROR, canonical.dumps({"error": kind, "message": str(error)}))
 
 
 def _resolve(name: str) -> Body:

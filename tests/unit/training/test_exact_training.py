@@ -3,6 +3,7 @@
 import multiprocessing
 
 import pytest
+import torch
 from synthetic_split import write_split
 from toy_training import Killed, rank_main, train
 
@@ -159,3 +160,23 @@ def test_the_recipe_changes_the_bits(split, undisturbed, tmp_path):
         [{"sam": None}, {"mixup": None}, {"ema": None}, {"clip_grad": 0.01}, {"repeats": 2}]
     ):
         assert train(split, tmp_path / str(number), recipe=change)[0] != undisturbed
+
+
+def test_sam_with_rho_zero_gives_the_bits_of_the_base_optimizer(split, tmp_path):
+    base = train(split, tmp_path / "base", recipe={"sam": None})[0]
+    assert train(split, tmp_path / "zero", recipe={"sam": {"rho": 0.0}})[0] == base
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_place(split, tmp_path):
+    with pytest.raises(VitopsError, match=r"the loss became (nan|inf) in epoch \d, step \d"):
+        train(split, tmp_path, recipe={"optimizer": {"name": "sgd", "lr": 1e30}, "clip_grad": None})
+
+
+def test_training_leaves_the_settings_of_the_process_alone(split, tmp_path):
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    train(split, tmp_path)
+    assert torch.equal(torch.rand(2), expected)
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before

@@ -1,0 +1,149 @@
+"""Tree, SAM, schedules, optimizer groups, averages and attempts: each law by itself."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vitops.config.training import Cosine, MultiStep, Optimizer
+from vitops.errors import Interrupted
+from vitops.store.job import Position
+from vitops.training import optimizer as optimizers
+from vitops.training.average import WeightAverage
+from vitops.training.checkpoint import Checkpoints, Saved
+from vitops.training.sam import perturbed
+from vitops.training.schedules import learning_rate
+from vitops.training.tree import share, tree_sum
+
+
+@pytest.mark.parametrize(("micro_batches", "world"), [(1, 1), (4, 2), (8, 8), (12, 4), (6, 2), (20, 4)])
+def test_shares_are_subtrees_of_the_whole(micro_batches, world):
+    values = torch.randn(micro_batches, 5, generator=torch.Generator().manual_seed(0)) * 1e3
+    whole = tree_sum(lambda m: values[m].clone(), 0, micro_batches)
+    ranks = [share(micro_batches, rank=rank, world=world) for rank in range(world)]
+    sums = [tree_sum(lambda m: values[m].clone(), own.start, own.stop) for own in ranks]
+    while len(sums) > 1:
+        sums = [sums[i] + sums[i + 1] for i in range(0, len(sums), 2)]
+    assert torch.equal(sums[0], whole)
+
+
+def test_the_tree_differs_from_a_plain_sum():
+    values = torch.randn(64, 50, generator=torch.Generator().manual_seed(0))
+    plain = values[0].clone()
+    for value in values[1:]:
+        plain += value
+    assert not torch.equal(tree_sum(lambda m: values[m].clone(), 0, 64), plain)
+
+
+@pytest.mark.parametrize("world", [3, 8])
+def test_workers_that_cannot_share_are_refused(world):
+    with pytest.raises(ValueError, match="power of two"):
+        share(12, rank=0, world=world)
+
+
+def parameters(*values):
+    made = [nn.Parameter(torch.tensor(value)) for value in values]
+    for parameter in made:
+        parameter.grad = 3 * parameter.detach()
+    return made
+
+
+def test_sam_moves_all_parameters_jointly_by_rho_and_restores_their_bits():
+    made = parameters([3.0, 0.1], [4.0])
+    before = [parameter.detach().clone() for parameter in made]
+    with perturbed(made, rho=0.5, adaptive=False) as norm:
+        steps = [parameter.detach() - old for parameter, old in zip(made, before, strict=True)]
+        assert math.isclose(math.sqrt(sum(float(step.square().sum()) for step in steps)), 0.5, rel_tol=1e-5)
+        assert math.isclose(float(norm), 3 * math.sqrt(25.01), rel_tol=1e-6)
+    assert all(torch.equal(parameter, old) for parameter, old in zip(made, before, strict=True))
+
+
+def test_adaptive_sam_scales_with_the_weights():
+    (made,) = parameters([2.0, -1.0])
+    old = made.detach().clone()
+    with perturbed([made], rho=0.1, adaptive=True):
+        norm = (old.abs() * made.grad).norm()
+        assert torch.allclose(made.detach(), old + 0.1 * old.square() * made.grad / norm)
+
+
+def test_sam_restores_after_an_error():
+    (made,) = parameters([2.0])
+    with pytest.raises(KeyError), perturbed([made], rho=1.0, adaptive=False):
+        raise KeyError
+    assert made.item() == 2.0
+
+
+def rate(schedule, update):
+    return learning_rate(schedule, base=1.0, update=update, steps_per_epoch=10, epochs=6)
+
+
+def test_cosine_warms_up_and_ends_near_the_minimum():
+    schedule = Cosine(warmup_epochs=1, warmup_lr=0.1, min_lr=0.01)
+    assert rate(schedule, 0) == 0.1
+    assert rate(schedule, 5) == pytest.approx(0.55)
+    assert rate(schedule, 10) == 1.0
+    assert rate(schedule, 35) == pytest.approx(0.505)
+    assert rate(schedule, 60) == pytest.approx(0.01)
+    assert all(rate(schedule, t) > rate(schedule, t + 1) for t in range(10, 59))
+
+
+def test_multistep_multiplies_at_each_milestone():
+    schedule = MultiStep(milestones=(2, 4), factor=0.1)
+    assert [rate(schedule, t) for t in (0, 19, 20, 39, 40, 59)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_weight_decay_skips_one_dimensional_parameters_unless_asked():
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    skipping = optimizers.build(Optimizer(name="adamw", lr=1e-3, weight_decay=0.05), model)
+    decays = {group["weight_decay"]: sum(p.ndim for p in group["params"]) for group in skipping.param_groups}
+    assert decays == {0.0: 3, 0.05: 2}
+    decaying = optimizers.build(Optimizer(name="sgd", lr=1e-3, weight_decay=0.05, decay_1d=True), model)
+    assert {group["weight_decay"] for group in decaying.param_groups} >= {0.05}
+    assert sum(len(g["params"]) for g in decaying.param_groups if g["weight_decay"]) == 4
+
+
+def test_sgd_is_plain_momentum():
+    built = optimizers.build(Optimizer(name="sgd", lr=0.1), nn.Linear(2, 2))
+    assert (type(built), built.defaults["nesterov"], built.defaults["momentum"]) == (torch.optim.SGD, False, 0.9)
+
+
+def test_an_average_follows_the_weights_and_copies_counters():
+    model = nn.BatchNorm1d(1)
+    average = WeightAverage(model, 0.9)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.num_batches_tracked.fill_(7)
+    average.update(model)
+    assert average.state["weight"].item() == pytest.approx(1.1)
+    assert average.state["num_batches_tracked"].item() == 7
+
+
+def saved(value):
+    return Saved({"x": torch.tensor([value])}, {"position": value})
+
+
+def test_an_overtaken_attempt_stops_and_leaves_the_folder_alone(tmp_path):
+    stale, current = Checkpoints(tmp_path), Checkpoints(tmp_path)
+    current.save(Position(epoch=0, step=5), saved(5.0))
+    before = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("e"))
+    with pytest.raises(Interrupted, match=r"attempt 2; this is 1"):
+        stale.save(Position(epoch=0, step=6), saved(6.0))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("e")) == before
+    newest, damaged = Checkpoints(tmp_path).newest()
+    assert (newest.record, damaged) == ({"position": 5.0}, [])
+
+
+def test_an_unfinished_checkpoint_is_never_read(tmp_path):
+    Checkpoints(tmp_path).save(Position(epoch=0, step=1), saved(1.0))
+    aside = tmp_path / "aside-e000000-s000002-a000001"
+    aside.mkdir()
+    (aside / "state.safetensors").write_bytes(b"torn")
+    newest, damaged = Checkpoints(tmp_path).newest()
+    assert (newest.record["position"], damaged) == (1.0, [])
+    assert not aside.exists()
+
+
+def test_what_is_packed_is_unpacked():
+    again = Saved.unpack(saved(2.5).pack())
+    assert (again.record, again.tensors["x"].item()) == ({"position": 2.5}, 2.5)
