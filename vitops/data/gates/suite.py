@@ -65,7 +65,7 @@ def _run(name: str, frame: pd.DataFrame, checks: dict[int, Check]) -> dict[int, 
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     gx = importlib.import_module("great_expectations")
     settings = importlib.import_module("great_expectations.data_context.types.base")
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    settings.logger.setLevel(logging.WARNING)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = settings.ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
