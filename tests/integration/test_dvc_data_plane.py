@@ -87,6 +87,7 @@ def made(tmp_path_factory) -> Path:
 def clone(made, tmp_path) -> Path:
     """A copy of it that a test may spoil."""
     root = Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
+    (root / ".vitops").mkdir()  # without a store nothing is remembered
     time.sleep(0.05)  # a stat record is trusted only some clock ticks after the last write
     return root
 
