@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-FILES = ("pipelines.yaml", "dvc.yaml", "dvc.lock", ".dvc/config", ".dvc/.gitignore", ".dvcignore", "data")
+FILES = ("pipelines.yaml", "dvc.yaml", "dvc.lock", ".dvc", "data/")
 TINY = REPOSITORY / "tests/integration/tiny.yaml"
 EXACT = ("ingest", "validate", "split", "teacher", "student", "prune", "export", "quantize", "evaluate", "package")
 
@@ -22,20 +22,24 @@ class Project:
     def __init__(self, folder: Path, *, code: bool = False) -> None:
         self.folder = folder
         tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, check=True, capture_output=True, text=True)
-        for name in tracked.stdout.split("\n"):
+        for name in tracked.stdout.splitlines():
             wanted = name.startswith(FILES) or (code and name.startswith(("vitops/", "flows/", "tasks/")))
-            if name and wanted:
+            if wanted:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(REPOSITORY / name, folder / name)
 
     def command(self, *arguments: str) -> list[str]:
-        """The argument vector of ``vitops ...``; the project's own code comes first on the path if it has any."""
-        return [sys.executable, "-m", "vitops.cli.app", *arguments]
+        """The argument vector of ``vitops ...``."""
+        return [str(Path(sys.executable).with_name("vitops")), *arguments]
 
     def vitops(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run ``vitops ...`` in the project to its end."""
         return subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self._environment(environment), capture_output=True, text=True
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self._environment(environment),
+            capture_output=True,
+            text=True,
         )
 
     def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
@@ -81,8 +85,10 @@ class Project:
         raise AssertionError(f"stage {stage} never came to epoch {epoch} step {step}: {self.log()}")
 
     def _environment(self, changes: dict[str, str]) -> dict[str, str]:
+        """Without the tester's own settings; the project's copy of the code comes first on the path if it has one."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("VITOPS_", "PREFECT_"))}
-        return kept | {"OMP_NUM_THREADS": "1", "PREFECT_HOME": str(REPOSITORY / ".prefect")} | changes
+        code = {"PYTHONPATH": str(self.folder)} if (self.folder / "vitops").is_dir() else {}
+        return kept | code | {"PREFECT_HOME": str(REPOSITORY / ".prefect")} | changes
 
 
 def digests(document: dict[str, Any]) -> dict[str, str]:
