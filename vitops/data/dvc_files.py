@@ -90,21 +90,24 @@ class DvcFiles:
             return None
         return self.root / ".dvc" / url / "files" / "md5"
 
-    def intact(self, md5: str) -> Path | None:
+    def intact(self, md5: str | None) -> Path | None:
         """An object in cache or remote whose bytes have that md5, or None."""
+        if md5 is None:
+            return None
         for store in (self.cache, self.remote):
             if store is not None and _is_intact(_object(store, md5), md5):
                 return _object(store, md5)
         return None
 
-    def listing(self, md5: str) -> dict[str, str] | None:
+    def listing(self, md5: str | None) -> dict[str, str] | None:
         """Path -> md5 of a folder's files, from its ``.dir`` object; None if no intact one is at hand."""
         found = self.intact(md5)
         if found is None:
             return None
-        return {str(one["relpath"]): str(one["md5"]) for one in json.loads(found.read_bytes())}
+        listed = {str(one["relpath"]): str(one["md5"]) for one in json.loads(found.read_bytes())}
+        return listed if all(map(_MD5.fullmatch, listed.values())) else None
 
-    def restorable(self, md5: str) -> dict[str, str] | None:
+    def restorable(self, md5: str | None) -> dict[str, str] | None:
         """Folder below the output (``.`` for itself) -> digest by our manifests, if every byte can be restored.
 
         Every file must be named by a manifest, and its object must have the SHA-256 that the manifest states.
@@ -122,8 +125,10 @@ class DvcFiles:
             found[folder.as_posix()] = manifest.digest(entries)
         return found if vouched == set(listing) else None
 
-    def remove_damaged(self, md5: str) -> list[Path]:
+    def remove_damaged(self, md5: str | None) -> list[Path]:
         """Delete the cache objects of an output that are not what their name says, so that DVC writes them anew."""
+        if md5 is None:
+            return []
         names = [md5]
         if md5.endswith(".dir") and _is_intact(_object(self.cache, md5), md5):
             names += (self.listing(md5) or {}).values()
@@ -147,6 +152,8 @@ class DvcFiles:
 
 
 def _object(store: Path, md5: str) -> Path:
+    if not _MD5.fullmatch(md5):
+        raise ValueError(f"{md5!r} names no object of DVC's cache")
     return store / md5[:2] / md5[2:]
 
 

@@ -62,7 +62,7 @@ class Plane:
         self._check_project()
         if stage == "ingest":
             self._settle_arrivals(say=say)
-        for damaged in self._files.remove_damaged(self._lock(stage).out(self._out(stage)) or ""):
+        for damaged in self._files.remove_damaged(self._lock(stage).out(self._out(stage))):
             say(f"removed a damaged object of DVC's cache: {damaged.name}")
         durable.remove(self.folder / OUTPUT[stage])
         names = [self._instance(one) for one in (*_BEFORE[stage], stage)]
@@ -76,7 +76,7 @@ class Plane:
         """Bring the missing output back from DVC's cache or remote."""
         self._check_project()
         paths = [self._out(stage)]
-        if stage == "ingest" and self._files.intact(self._lock("arrive").out(self._arrivals) or ""):
+        if stage == "ingest" and self._files.intact(self._lock("arrive").out(self._arrivals)):
             paths.append(self._arrivals)
         dvc_process.restore(self.root, paths, say=say)
 
@@ -113,7 +113,7 @@ class Plane:
         code = lock.parameter("data/stages.json", f"{self.dataset}.{stage}")
         if lock.entry is None:
             return Verdict("was never run here", code)
-        digests = None if output.is_dir() else self._files.restorable(lock.out(self._out(stage)) or "")
+        digests = None if output.is_dir() else self._files.restorable(lock.out(self._out(stage)))
         if not output.is_dir() and not digests:
             return Verdict(f"{self._out(stage)} is missing", code)
         for name in ("arrive", "ingest") if stage == "ingest" else (stage,):
@@ -150,7 +150,7 @@ class Plane:
         recorded = lock.dep(self._relative(file))
         if recorded == now:
             return ""
-        old = self._files.intact(recorded) if recorded else None
+        old = self._files.intact(recorded)
         keys = configured.changed(old.read_bytes() if old else b"", section)
         return f"datasets.{self.dataset}: {', '.join(keys) or 'the configuration'} changed"
 
@@ -178,9 +178,7 @@ class Plane:
     def _excused(self, name: str, kind: str, path: str, restored: set[str], lock: Lock) -> bool:
         there = (self.root / path).exists()
         if kind == "changed outs":
-            return not there and (
-                path in map(self._out, STAGES) or self._files.intact(lock.out(path) or "") is not None
-            )
+            return not there and (path in map(self._out, STAGES) or self._files.intact(lock.out(path)) is not None)
         if path == self._relative(configured.path(self.folder, "ingest" if name == "arrive" else name)):
             return True
         if path == self._arrivals and not there:

@@ -83,6 +83,23 @@ def test_damaged_cache_objects_are_removed_and_sound_ones_stay(tmp_path, project
     assert len([path for path in cache.rglob("*") if path.is_file()]) == 2
 
 
+def test_an_output_that_was_never_made_endangers_no_object(tmp_path, project, output):
+    put_folder(tmp_path / "project/.dvc/cache", output)
+    before = sorted((tmp_path / "project/.dvc/cache").rglob("*"))
+    files = DvcFiles(project)
+    assert (files.remove_damaged(None), files.restorable(None), files.intact(None)) == ([], None, None)
+    for name in ("", "..", "../../x", "a" * 31):
+        with pytest.raises(ValueError, match="names no object"):
+            files.remove_damaged(name)
+    assert sorted((tmp_path / "project/.dvc/cache").rglob("*")) == before
+
+
+def test_a_listing_that_names_paths_instead_of_objects_is_not_believed(tmp_path, project):
+    listing = [{"md5": "../../../../victim", "relpath": "manifest.json"}]
+    md5 = put(tmp_path / "project/.dvc/cache", json.dumps(listing).encode(), ".dir")
+    assert DvcFiles(project).listing(md5) is None
+
+
 def test_the_lock_file_is_read_by_stage_instance(project):
     project.joinpath("dvc.lock").write_text(
         "schema: '2.0'\nstages:\n  ingest@a:\n    cmd: x\n"
