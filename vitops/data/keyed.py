@@ -26,8 +26,11 @@ def seeded(*parts: int | str) -> Iterator["torch.Generator"]:
 
     seed = derive(*parts)
     outer_numpy, outer_random = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
+    accelerators = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+    with torch.random.fork_rng(devices=accelerators):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack trace on machines without CUDA
+        if accelerators:
+            torch.cuda.manual_seed_all(seed)
         np.random.seed(seed & 0xFFFFFFFF)
         random.seed(seed)
         try:
