@@ -7,6 +7,7 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
+from tasks.progress import progress_artifact
 from vitops.plan.execute import Done, Place, execute
 from vitops.plan.stages import Stage
 from vitops.store.refs import Ref
@@ -29,7 +30,8 @@ def stage_task(kind: str, *, tags: set[str], work: Work = execute, **options: An
         **options,
     )
     def run(place: Place, stage: Stage, inputs: dict[str, Ref]) -> Any:
-        done = work(place, stage, inputs)
+        with progress_artifact(stage.name, place.record.folder / "progress.json"):
+            done = work(place, stage, inputs)
         return Completed(name="Hit" if done.hit else "Executed", message=done.ref.digest, data=done.ref)
 
     return run
