@@ -36,10 +36,6 @@ class Lock:
         """Recorded md5 of an output."""
         return _md5_of(self.entry, "outs", path)
 
-    def parameter(self, file: str, name: str) -> Any:
-        """Recorded value of a parameter."""
-        return ((self.entry or {}).get("params") or {}).get(file, {}).get(name)
-
 
 def _md5_of(entry: JSON | None, part: str, path: str) -> str | None:
     for one in (entry or {}).get(part) or []:

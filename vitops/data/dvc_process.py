@@ -70,8 +70,8 @@ def reproduce(root: Path, stages: Sequence[str], *, say: Say, force: bool = Fals
 
 def restore(root: Path, paths: Sequence[str], *, say: Say) -> None:
     """Bring outputs back from DVC's cache, or from its remote. Raises VitopsError if neither has them."""
-    for verb in ("checkout", "pull"):
-        done = _patiently(root, [verb, "--force", *paths], say=say)
+    for verb, listener in (("checkout", log.debug), ("pull", say)):
+        done = _patiently(root, [verb, "--force", *paths], say=listener)
         if not done.code and all((root / path).exists() for path in paths):
             return
     raise VitopsError(f"DVC cannot restore {', '.join(paths)}: {_reason(done)}")

@@ -29,8 +29,6 @@ class Verdict:
 
     reason: str
     """Why it would be executed; empty if unchanged."""
-    code: str | None
-    """Digest of the code that made the output, as DVC recorded it."""
     digests: dict[str, str] = field(default_factory=dict)
     """Folder below the output (``.`` for itself) -> digest."""
     missing: bool = False
@@ -40,8 +38,8 @@ class Verdict:
 class Plane:
     """One dataset's data stages as they are now."""
 
-    def __init__(self, root: Path, dataset: str, memo: StatMemo, *, code: Mapping[str, str] | None = None) -> None:
-        self.root, self.dataset, self.memo, self.code = root, dataset, memo, code or {}
+    def __init__(self, root: Path, dataset: str, memo: StatMemo) -> None:
+        self.root, self.dataset, self.memo = root, dataset, memo
         self.config = config_of(root, dataset)
         self.folder = root / "data" / dataset
         self._files = DvcFiles(root)
@@ -55,7 +53,7 @@ class Plane:
             answer = self._remembered(question)
         if not all((self.folder / output).is_dir() for output in OUTPUT.values()):
             self.memo.forget(_STATES, self._name)  # it hangs on DVC's cache, which no stat record here vouches for
-        return {stage: self._with_code(stage, Verdict(**value)) for stage, value in answer["verdicts"].items()}
+        return {stage: Verdict(**value) for stage, value in answer["verdicts"].items()}
 
     def execute(self, stage: str, *, say: Say) -> None:
         """Run the stage's command, and what must run before it, through DVC."""
@@ -110,18 +108,17 @@ class Plane:
 
     def _judge(self, stage: str, upstream: Mapping[str, Verdict]) -> Verdict:
         output, lock = self.folder / OUTPUT[stage], self._lock(stage)
-        code = lock.parameter("data/stages.json", f"{self.dataset}.{stage}")
         if lock.entry is None:
-            return Verdict("was never run here", code)
+            return Verdict("was never run here")
         digests = None if output.is_dir() else self._files.restorable(lock.out(self._out(stage)))
         if not output.is_dir() and not digests:
-            return Verdict(f"{self._out(stage)} is missing", code)
+            return Verdict(f"{self._out(stage)} is missing")
         for name in ("arrive", "ingest") if stage == "ingest" else (stage,):
             if reason := self._reason(name, upstream):
-                return Verdict(reason, code)
-        return Verdict("", code, digests, missing=True) if digests else self._read(stage, output, code)
+                return Verdict(reason)
+        return Verdict("", digests, missing=True) if digests else self._read(stage, output)
 
-    def _read(self, stage: str, output: Path, code: str | None) -> Verdict:
+    def _read(self, stage: str, output: Path) -> Verdict:
         """Check an output that is there against its manifests."""
         places = [output] if stage != "split" else [output / name for name in self.config.splits]
         digests = {}
@@ -129,9 +126,9 @@ class Plane:
             for path, sentence in manifest.differences(
                 place, hash_file=lambda file: source_file.hashed(file, self.memo)
             ):
-                return Verdict(f"{path.relative_to(self.root)}: {sentence}", code)
+                return Verdict(f"{path.relative_to(self.root)}: {sentence}")
             digests[place.relative_to(output).as_posix()] = manifest.digest(manifest.read(place))
-        return Verdict("", code, digests)
+        return Verdict("", digests)
 
     def _reason(self, name: str, upstream: Mapping[str, Verdict]) -> str:
         """Why DVC would run the instance, less what can be restored; empty if it would not."""
@@ -153,12 +150,6 @@ class Plane:
         old = self._files.intact(recorded)
         keys = configured.changed(old.read_bytes() if old else b"", section)
         return f"datasets.{self.dataset}: {', '.join(keys) or 'the configuration'} changed"
-
-    def _with_code(self, stage: str, verdict: Verdict) -> Verdict:
-        """The verdict in view of the code as it is now, which data/stages.json may not say yet."""
-        if verdict.reason or self.code.get(stage, verdict.code) == verdict.code:
-            return verdict
-        return Verdict("its code or a library changed", verdict.code)
 
     def _relevant(self, name: str, changes: list[Any], lock: Lock, upstream: Mapping[str, Verdict]) -> list[Any]:
         """The changes without the configuration file (judged by content) and without what is merely not checked out."""

@@ -9,7 +9,7 @@ Imports nothing heavy: DVC runs as a child process, and only when needed.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,15 +41,12 @@ def folder(root: Path, dataset: str, stage: str, split: str) -> Path:
     return output / split if stage == "split" else output
 
 
-def status(
-    root: Path, dataset: str, split: str, memo: StatMemo, *, code: Mapping[str, str] | None = None
-) -> dict[str, DataStatus]:
-    """The verdict on ``ingest``, ``validate`` and ``split``.
+def status(root: Path, dataset: str, split: str, memo: StatMemo) -> dict[str, DataStatus]:
+    """The verdict on ``ingest``, ``validate`` and ``split``. Raises UsageError or VitopsError where DVC cannot answer.
 
-    ``code``: the stages' code digests as they are now; a stage that DVC recorded with another one is changed, even if
-    data/stages.json was not brought up to date. Raises UsageError or VitopsError where DVC cannot answer.
+    It follows the code digests in data/stages.json; whether those are fresh is for the caller to say.
     """
-    verdicts = Plane(root, dataset, memo, code=code).verdicts()
+    verdicts = Plane(root, dataset, memo).verdicts()
     memo.save()
     return {stage: _for_split(verdicts[stage], stage, split) for stage in STAGES}
 
@@ -61,7 +58,6 @@ def bring(
     stage: str,
     *,
     memo: StatMemo | None = None,
-    code: Mapping[str, str] | None = None,
     say: Say = log.info,
 ) -> tuple[str, bool]:
     """Bring one data stage up to date; its inputs must be. Returns (digest, whether it was executed).
@@ -70,7 +66,7 @@ def bring(
     """
     memo = memo or StatMemo(store_home(root) / "cache")
     with _alone(root, dataset):
-        plane = Plane(root, dataset, memo, code=code)
+        plane = Plane(root, dataset, memo)
         source_file.locate(root, dataset, plane.config.source)
         verdict = plane.verdicts()[stage]
         known = _for_split(verdict, stage, split)
@@ -81,7 +77,8 @@ def bring(
         found = digest(root, dataset, stage, split, memo=memo)
         if known.unchanged and found != known.digest:
             raise VerificationError(f"{folder(root, dataset, stage, split)} changed while it was read: run again")
-        _remember(root, dataset, memo)
+        if verdict.missing or not known.unchanged:
+            _remember(root, dataset, memo)
         return found, not known.unchanged
 
 

@@ -103,9 +103,10 @@ def test_a_listing_that_names_paths_instead_of_objects_is_not_believed(tmp_path,
 def test_the_lock_file_is_read_by_stage_instance(project):
     project.joinpath("dvc.lock").write_text(
         "schema: '2.0'\nstages:\n  ingest@a:\n    cmd: x\n"
-        "    params: {data/stages.json: {a.ingest: abc}}\n"
+        f"    deps: [{{path: data/raw/a.tar, md5: {'1' * 32}}}]\n"
         f"    outs: [{{path: data/a/shards, md5: {'0' * 32}.dir}}]\n"
     )
     found = DvcFiles(project).lock("ingest@a")
-    assert (found.out("data/a/shards"), found.parameter("data/stages.json", "a.ingest")) == ("0" * 32 + ".dir", "abc")
+    assert (found.out("data/a/shards"), found.dep("data/raw/a.tar")) == ("0" * 32 + ".dir", "1" * 32)
+    assert found.out("data/a/other") is None
     assert DvcFiles(project).lock("ingest@b").entry is None
