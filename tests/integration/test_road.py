@@ -95,7 +95,7 @@ def test_editing_the_students_loss_runs_the_student_alone_and_a_comment_nothing(
     loss.write_text(text.replace("(1 - alpha)", "(1.0 - alpha)"))
     assert loss.read_text() != text
     planned = {name: stage["status"] for name, stage in copy.plan().items()}
-    expected = dict.fromkeys(STAGES[:4], "hit") | {"student": "run"} | dict.fromkeys(STAGES[5:], "waits")
+    expected = dict.fromkeys([*DATA, "teacher"], "hit") | {"student": "run"} | dict.fromkeys(STAGES[5:], "waits")
     assert planned == expected
     explained = json.loads(copy.vitops("explain", "tiny", "student", "--file", str(TINY), "--json").stdout)
     (change,) = explained["stages"][0]["changes"]
@@ -115,6 +115,18 @@ def test_a_changed_parameter_of_the_end_leaves_the_beginning_alone(road, tmp_pat
     document = copy.run("--set", "quantize.images=40", "--until", "quantize")
     assert [stage["name"] for stage in document["stages"]] == STAGES[:8]
     assert statuses(document)["quantize"] == "executed"
+
+
+def test_the_compress_flow_takes_models_by_digest(road, tmp_path):
+    copy = _copied(road.project, tmp_path)
+    made = digests(road.document)
+    options = ("--set", f"student={made['student']}", "--set", f"teacher={made['teacher']}")
+    done = copy.vitops("run", "small", "--file", str(TINY), "--json", *options)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert statuses(document) == dict.fromkeys(DATA, "hit") | dict.fromkeys(STAGES[5:], "executed")
+    lineage = json.loads(copy.vitops("lineage", "small/package", "--json").stdout)
+    assert {"teacher", "student", "prune"} <= {entry["stage"] for entry in lineage["receipts"]}
 
 
 def _copied(project: Project, folder) -> Project:

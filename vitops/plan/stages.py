@@ -90,7 +90,7 @@ def data_roots(dataset: Dataset, splits: Iterable[str]) -> dict[str, tuple[str, 
     """Code roots of ``ingest``, ``validate`` and ``split`` for these named splits of ``dataset``."""
     return {
         "ingest": _roots(_FUNCTIONS["ingest"], [dataset.source], "vitops.data.ingest:arrive"),
-        "validate": _roots(_FUNCTIONS["validate"], [dataset.gates]),
+        "validate": _roots(_FUNCTIONS["validate"], [dataset.gates], f"vitops.data.gates.{dataset.task}:checks"),
         "split": _roots(_FUNCTIONS["split"], [dataset.splits[name] for name in splits]),
     }
 

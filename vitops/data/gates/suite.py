@@ -16,7 +16,6 @@ import pandas as pd
 from vitops.config.datasets import Gates
 from vitops.data import outputs, table
 from vitops.data.configured import ValidateConfig
-from vitops.data.gates import classification
 from vitops.data.gates.checks import Check
 from vitops.errors import VitopsError
 from vitops.store import canonical, durable
@@ -25,7 +24,8 @@ log = logging.getLogger(__name__)
 
 NAMED = 10
 """Offending samples that a result and a message name."""
-_CHECKS: dict[str, Callable[[Gates], list[Check]]] = {"classification": classification.checks}
+IMPLEMENTATIONS = {"classification": "vitops.data.gates.classification:checks"}
+"""Task name to the function that lists its checks, imported on use: a code root of the stages that run them."""
 _INDEX = {"samples": ["key", "source", "error"], "classes": ["class", "count"]}
 JSON = dict[str, Any]
 
@@ -36,7 +36,7 @@ def validate(shards: Path, config: ValidateConfig, *, dataset: str, out: Path, f
     DVC does not version the outputs of a failed stage, so a failing result goes to the file ``failed`` instead.
     """
     samples = table.read(shards / "samples.parquet").to_pandas()
-    result = evaluate(samples, _CHECKS[config.task](config.gates), dataset=dataset, task=config.task)
+    result = evaluate(samples, _checks(config.task)(config.gates), dataset=dataset, task=config.task)
     violated = [one for one in result["gates"] if not one["success"]]
     if any(one["fails"] for one in violated):
         durable.make_folder(failed.parent)
@@ -46,6 +46,12 @@ def validate(shards: Path, config: ValidateConfig, *, dataset: str, out: Path, f
         log.warning("%s: %s", dataset, _sentence(one))
     with outputs.sealed(out) as folder:
         canonical.write_json(folder / "result.json", result)
+
+
+def _checks(task: str) -> Callable[[Gates], list[Check]]:
+    module, _, attribute = IMPLEMENTATIONS[task].partition(":")
+    function: Callable[[Gates], list[Check]] = getattr(importlib.import_module(module), attribute)
+    return function
 
 
 def evaluate(samples: pd.DataFrame, checks: Sequence[Check], *, dataset: str, task: str) -> JSON:
