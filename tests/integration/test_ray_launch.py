@@ -33,20 +33,13 @@ def split(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ray_cluster(tmp_path_factory):
+def ray_cluster():
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # workers import this file's bodies by name
-        yield from _cluster(tmp_path_factory)
-
-
-def _cluster(tmp_path_factory):
-    processes = tmp_path_factory.mktemp("cluster") / "processes.json"
-    before = signal.getsignal(signal.SIGTERM)
-    with launch.cluster(2, processes=processes):
-        assert signal.getsignal(signal.SIGTERM) is before
-        assert processes.exists()
-        yield
-    assert not processes.exists()
+        with launch.cluster(2):
+            assert signal.getsignal(signal.SIGTERM) is before
+            yield
 
 
 def job_in(root, split, *, launcher):

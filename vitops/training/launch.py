@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from vitops.config.pipelines import Resources
 from vitops.errors import Interrupted, UsageError, VerificationError, VitopsError
 from vitops.store import canonical, durable
@@ -40,17 +38,14 @@ _OUTCOME, _ERROR = "outcome.json", "error.json"
 
 
 @contextmanager
-def cluster(workers: int, *, processes: Path | None = None) -> Iterator[None]:
+def cluster(workers: int) -> Iterator[None]:
     """A local Ray cluster with room for ``workers``, for the block; enter it in the main thread.
 
-    Signal handlers stay those of the caller. ``processes``: a file that lists the cluster's processes while it lives,
-    so that ``reap`` can end those that outlived a SIGKILL of this process.
+    Signal handlers stay those of the caller. What outlives a SIGKILL of this process, the run's supervisor ends.
     """
     os.environ.update(_QUIET)
     import ray
 
-    if processes is not None:
-        reap(processes)
     saved = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     ray.init(
         include_dashboard=False,
@@ -62,29 +57,9 @@ def cluster(workers: int, *, processes: Path | None = None) -> Iterator[None]:
     for number, handler in saved.items():
         signal.signal(number, handler)
     try:
-        if processes is not None:
-            _record(processes)
         yield
     finally:
         ray.shutdown()
-        if processes is not None:
-            durable.remove(processes)
-
-
-def reap(processes: Path) -> int:
-    """End what is left of the cluster that the file lists, and return how many processes that were.
-
-    A process counts only if its creation time agrees too, so that a reused pid does no harm.
-    """
-    if not processes.exists():
-        return 0
-    left = [found for entry in json.loads(processes.read_bytes()) if (found := _alive(**entry))]
-    for process in left:
-        for descendant in [*_descendants(process), process]:
-            _kill(descendant)
-    psutil.wait_procs(left, timeout=5)
-    durable.remove(processes)
-    return len(left)
 
 
 def run(body: Body, job: Job) -> Outcome:
@@ -186,32 +161,3 @@ def _resolve(name: str) -> Body:
     module, _, attribute = name.partition(":")
     body: Body = getattr(importlib.import_module(module), attribute)
     return body
-
-
-def _record(processes: Path) -> None:
-    entries = [{"pid": child.pid, "created": child.create_time()} for child in _descendants(psutil.Process())]
-    durable.write_bytes(processes, canonical.dumps(entries))
-
-
-def _alive(pid: int, created: float) -> psutil.Process | None:
-    try:
-        process = psutil.Process(pid)
-        same = process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return None
-    return process if same else None
-
-
-def _descendants(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        found: list[psutil.Process] = process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return found
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return

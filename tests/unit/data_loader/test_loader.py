@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -163,6 +164,20 @@ def test_another_sample_table_is_found(split):
     digests[0], digests[1] = digests[1], digests[0]
     pq.write_table(table.set_column(5, "sha256", pa.array(digests)), shards / "samples.parquet")
     with pytest.raises(VerificationError, match="not the table that"):
+        open_split(split).size("train")
+
+
+def test_slots_are_found_by_number_where_earlier_samples_left_the_table(split):
+    before = open_split(split).decoded("test", 0)
+    shards = split.parent.parent / "shards"
+    test = pq.read_table(split / "test.parquet")["slot"].to_pylist()
+    table = pq.read_table(shards / "samples.parquet")
+    pq.write_table(
+        table.filter(pc.is_in(table["slot"], pa.array(test, table["slot"].type))), shards / "samples.parquet"
+    )
+    manifest.write(shards)
+    assert np.array_equal(open_split(split).decoded("test", 0), before)
+    with pytest.raises(VerificationError, match="does not hold every slot"):
         open_split(split).size("train")
 
 
