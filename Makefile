@@ -20,8 +20,8 @@ check: .venv/dev      ## format, lint, types, layers
 bench: .venv/dev      ## every speed benchmark; each prints one JSON line at its end
 	for script in benchmarks/speed/*.py; do $(BIN)/python $$script || exit 1; done
 
-clean:                ## remove the environment, the store and caches (the dataset cache of DVC stays)
-	rm -rf .venv .vitops .prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
+clean:                ## remove the environment and caches; the store with its ledger (.vitops) and DVC's cache stay
+	rm -rf .venv .prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/run: pyproject.toml constraints.txt

@@ -1,22 +1,19 @@
-"""``python -m flows RUN_FOLDER``: the supervised child that runs one flow and leaves ``outcome.json`` in the folder."""
+"""``python -m flows RUN_FOLDER PARENT``: the supervised child that runs one flow and leaves ``outcome.json`` there."""
 
-import ctypes
 import logging
-import signal
 import sys
 import traceback
 from pathlib import Path
 
+from vitops.data.tied import die_with_parent
 from vitops.errors import VitopsError
 from vitops.plan.record import write_atomically
 from vitops.plan.request import RunRequest
 
-PR_SET_PDEATHSIG = 1
 
-
-def main(folder: Path) -> int:
-    """Run the flow that the pipeline names; return the documented exit code."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def main(folder: Path, parent: int) -> int:
+    """Run the flow that the pipeline names as the child of ``parent``; return the documented exit code."""
+    die_with_parent(parent)
     request = RunRequest.model_validate_json((folder / "request.json").read_text())
     code, error = _run(request)
     write_atomically(folder / "outcome.json", {"exit_code": code, "error": error})
@@ -38,4 +35,4 @@ def _run(request: RunRequest) -> tuple[int, str | None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -2,4 +2,4 @@
 
 from tasks.stage import stage_task
 
-prune = stage_task("prune", tags={"training"})
+prune = stage_task("prune", tags={"training"}, retries=1, retry_delay_seconds=5)

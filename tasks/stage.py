@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.progress import progress_artifact
+from vitops.errors import VitopsError
 from vitops.plan.execute import Done, Place, execute
 from vitops.plan.stages import Stage
 from vitops.store.refs import Ref
@@ -21,12 +22,17 @@ def stage_task(kind: str, *, tags: set[str], work: Work = execute, **options: An
     The store alone decides what is a hit, so Prefect neither caches nor keeps results.
     """
 
+    def died(_task: Any, _run: Any, state: Any) -> bool:
+        """A refusal is final; a dead worker is not: the stage goes on from its checkpoint."""
+        return not isinstance(state.result(raise_on_failure=False), VitopsError)
+
     @task(
         name=kind,
         tags=tags,
         task_run_name="{stage.name}",
         cache_policy=NO_CACHE,
         persist_result=False,
+        retry_condition_fn=died,
         **options,
     )
     def run(place: Place, stage: Stage, inputs: dict[str, Ref]) -> Any:

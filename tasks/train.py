@@ -2,4 +2,4 @@
 
 from tasks.stage import stage_task
 
-train = stage_task("train", tags={"training"})
+train = stage_task("train", tags={"training"}, retries=1, retry_delay_seconds=5)

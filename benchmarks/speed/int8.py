@@ -12,6 +12,7 @@ The last line is one JSON object. ``holds`` compares with ``bound`` where the CP
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -55,7 +56,9 @@ def main() -> None:
         )
     bound = {name: BOUNDS[name] for name in figures}
     vnni = has_vnni()
-    print(json.dumps({**figures, "vnni": vnni, "bound": bound, "holds": holds(figures) if vnni else None}))
+    verdict = holds(figures) if vnni else None
+    print(json.dumps({**figures, "vnni": vnni, "bound": bound, "holds": verdict}))
+    sys.exit(1 if verdict is False else 0)
 
 
 def export_deit_tiny(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """``vitops run PIPELINE``: hits stay, everything else is executed or resumed, and the outcome is summed up."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ def run(
     as_json: AsJson = False,
 ) -> int:
     """Run a pipeline. Exit 0 when all is done, 1 if a stage or gate failed, 75 if interrupted and resumable."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # while planning, before there is a flow to stop
     opened = open_project(
         request(Path.cwd(), name, file=file, profile=profile, overrides=overrides, until=until, workers=workers)
     )

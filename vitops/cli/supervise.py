@@ -33,7 +33,7 @@ def supervise(request: RunRequest, folder: Path, *, tick: Callable[[], None]) ->
     stop = _StopOnSignal(folder / "stop")
     with stop, (folder / "log.txt").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "flows", str(folder)],
+            [sys.executable, "-m", "flows", str(folder), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -41,13 +41,15 @@ def supervise(request: RunRequest, folder: Path, *, tick: Callable[[], None]) ->
             start_new_session=True,
         )
         family = _Family(folder / "processes.json", child.pid)
-        while child.poll() is None:
-            family.note()
+        try:
+            while child.poll() is None:
+                family.note()
+                tick()
+                stop.escalate(child)
+                time.sleep(POLL_SECONDS)
             tick()
-            stop.escalate(child)
-            time.sleep(POLL_SECONDS)
-        tick()
-        family.end()
+        finally:
+            family.end()
     return _result(folder, child.returncode, stopped=stop.since is not None)
 
 
@@ -64,12 +66,13 @@ def end_leftovers(runs: Path) -> int:
 
 
 class _StopOnSignal:
-    """SIGTERM and SIGINT become a file that the flow looks for; the second half of the grace is no longer polite."""
+    """SIGTERM and SIGINT become a file that the flow looks for; what ignores it for long is ended."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.since: float | None = None
         self._saved: dict[signal.Signals, Any] = {}
+        self._asked = False
 
     def __enter__(self) -> "_StopOnSignal":
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,7 +95,8 @@ class _StopOnSignal:
         waited = time.monotonic() - self.since
         if waited > GRACE_SECONDS + 5:
             child.kill()
-        elif waited > GRACE_SECONDS:
+        elif waited > GRACE_SECONDS and not self._asked:
+            self._asked = True
             child.terminate()
 
 

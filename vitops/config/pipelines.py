@@ -61,14 +61,6 @@ class Resources(Section):
         return self
 
 
-class Schedule(Section):
-    """When a deployment of this pipeline runs by itself."""
-
-    cron: str = Field(pattern=r"^\S+( \S+){4}$")
-    """Minute, hour, day of month, month, day of week, e.g. ``0 3 * * 1``."""
-    timezone: str = "UTC"
-
-
 class Pipeline(Section):
     """What every pipeline has."""
 
@@ -78,7 +70,6 @@ class Pipeline(Section):
     """A named split of that dataset."""
     seed: int = Field(0, ge=0, lt=2**32)
     resources: Resources = Resources()
-    schedule: Schedule | None = None
 
     def _check_workers(self, **recipes: Recipe) -> None:
         workers = self.resources.workers

@@ -1,7 +1,8 @@
 """Execute one stage: hit, or compute, publish and receipt.
 
-Law: the key is computed from the digests that the inputs really have, before the stage's code is imported; if that code
-changes on disk while the stage runs, nothing is published. So an artifact under a key was made by the code of the key.
+Law: the key is computed from the digests that the inputs really have and from the code as it was when the run began; if
+that code is another on disk before or after the stage's work, nothing is published. So an artifact under a key was made
+by the code of the key, whatever the process had imported by then.
 """
 
 import getpass
@@ -10,7 +11,8 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ class Place:
     store: Store
     ledger: Ledger
     record: RunRecord
+    code: Mapping[str, CodeDigest]
+    """Stage name -> its code as it was before the run imported any of it."""
 
     @property
     def stop(self) -> Path:
@@ -60,15 +64,32 @@ def execute(place: Place, stage: Stage, inputs: Mapping[str, Ref]) -> Done:
     if place.stop.exists():
         raise Interrupted(f"interrupted before stage {stage.name}; run the same command again to resume")
     digests = {role: ref.digest for role, ref in inputs.items()} | dict(stage.pinned)
-    code = code_digest(stage.roots, place.store.memo)
-    key = stage_key(stage, digests, code)
+    key = stage_key(stage, digests, place.code[stage.name])
+    with recorded(place, stage, key=key), place.store.lock(key):
+        return _hit(place, stage, key) or _compute(place, stage, key, inputs)
+
+
+@contextmanager
+def recorded(place: Place, stage: Stage, *, key: str | None = None) -> Iterator[None]:
+    """Note that the stage runs, and how it ended if it did not end well."""
     place.record.update(stage.name, key=key, status="running")
     try:
-        with place.store.lock(key):
-            return _hit(place, stage, key) or _compute(place, stage, key, code, inputs)
-    except Exception:
-        place.record.update(stage.name, status="failed")
+        yield
+    except Interrupted:
+        place.record.update(stage.name, status="interrupted")
         raise
+    except Exception as error:
+        with suppress(OSError):  # a full disk must not hide the error that it caused
+            place.record.update(stage.name, status="failed")
+        raise error
+
+
+def unchanged_code(place: Place, stage: Stage) -> None:
+    """Refuse to go on with code that is not the code of the key. Raises VitopsError."""
+    if code_digest(stage.roots, place.store.memo).digest != place.code[stage.name].digest:
+        raise VitopsError(
+            f"stage {stage.name}: its code changed since the run began, so nothing is published; run again"
+        )
 
 
 def _hit(place: Place, stage: Stage, key: str) -> Done | None:
@@ -79,21 +100,22 @@ def _hit(place: Place, stage: Stage, key: str) -> Done | None:
     return Done(Ref(kind=stage.kind, digest=receipt.digest), hit=True)
 
 
-def _compute(place: Place, stage: Stage, key: str, code: CodeDigest, inputs: Mapping[str, Ref]) -> Done:
+def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref]) -> Done:
+    unchanged_code(place, stage)
     started, clock = time.time(), time.monotonic()
     with place.store.workspace() as out:
         job = _job(place, stage, key, inputs, out)
         with durable.actionable(out):
             outcome = _function(stage)(job)
-        if code_digest(stage.roots, place.store.memo).digest != code.digest:
-            raise VitopsError(f"stage {stage.name}: its code changed while it ran, so nothing was published; run again")
+        unchanged_code(place, stage)
         ref = place.store.publish(out, stage.kind)
-    _forget_lost(place, key, ref)
+    if stage.exactness == "measured":
+        _forget_lost(place, key, ref)
     seconds = round(time.monotonic() - clock, 3)
     write_receipt(
         place,
         stage,
-        Made(key=key, code=code, ref=ref, files=place.store.manifest(ref.digest), inputs=job.digests),
+        Made(key=key, ref=ref, files=place.store.manifest(ref.digest), inputs=job.digests),
         outcome=outcome,
         started=started,
         seconds=seconds,
@@ -109,7 +131,6 @@ class Made:
     """What a receipt is about: an output, and the ingredients of the key it was made under."""
 
     key: str
-    code: CodeDigest
     ref: Ref
     files: list[FileEntry]
     inputs: Mapping[str, str]
@@ -136,7 +157,7 @@ def write_receipt(
             files=made.files,
             inputs=made.inputs,
             parameters=stage.parameters,
-            code=made.code,
+            code=place.code[stage.name],
             environment={"declared": declared_environment(stage), "host": host_facts()},
             outcome=outcome,
             started=started,
@@ -152,7 +173,10 @@ def write_receipt(
 def _forget_lost(place: Place, key: str, ref: Ref) -> None:
     """A measured artifact that was altered never comes back with the same bytes: only its receipt stays."""
     before = place.ledger.by_key(key)
-    if before is not None and before.digest != ref.digest:
+    if before is None or before.digest == ref.digest:
+        return
+    latest = place.ledger.by_digest(before.digest)
+    if latest is None or latest.key == key:
         place.store.discard(before.digest)
 
 
@@ -190,4 +214,19 @@ def _function(stage: Stage) -> Callable[[Job], Outcome]:
 
 def host_facts() -> dict[str, Any]:
     """What identifies the executing machine in a receipt; it enters no key and no exact artifact."""
-    return {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine()}
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "instruction_set": _instruction_set(),
+    }
+
+
+def _instruction_set() -> list[str]:
+    """The vector extensions that the processor offers (Linux; empty elsewhere): they change bits."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "").split()
+    return sorted(flag for flag in flags if flag.startswith(("avx", "fma", "amx", "sve", "asimd")))

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from vitops.data import versions
 from vitops.errors import Interrupted
 from vitops.plan import data_code
-from vitops.plan.code import code_digest
-from vitops.plan.execute import Done, Made, Place, write_receipt
+from vitops.plan.execute import Done, Made, Place, recorded, unchanged_code, write_receipt
 from vitops.plan.key import stage_key
 from vitops.plan.plan import source_input
 from vitops.plan.stages import Stage
@@ -24,12 +23,8 @@ def bring(place: Place, stage: Stage, inputs: Mapping[str, Ref]) -> Done:
     """Bring ``ingest``, ``validate`` or ``split`` up to date. Raises the failed stage's own VitopsError."""
     if place.stop.exists():
         raise Interrupted(f"interrupted before stage {stage.name}; run the same command again to resume")
-    place.record.update(stage.name, status="running")
-    try:
+    with recorded(place, stage):
         return _bring(place, stage, inputs)
-    except Exception:
-        place.record.update(stage.name, status="failed")
-        raise
 
 
 def _bring(place: Place, stage: Stage, inputs: Mapping[str, Ref]) -> Done:
@@ -42,12 +37,12 @@ def _bring(place: Place, stage: Stage, inputs: Mapping[str, Ref]) -> Done:
     digests = {role: upstream.digest for role, upstream in inputs.items()}
     if stage.kind == "ingest":
         digests |= source_input(place.root, dataset, memo)
-    code = code_digest(stage.roots, memo)
-    key = stage_key(stage, digests, code)
+    unchanged_code(place, stage)
+    key = stage_key(stage, digests, place.code[stage.name])
     seconds = round(time.monotonic() - clock, 3)
     known = place.ledger.by_key(key)
     if executed or known is None or known.digest != digest:
-        made = Made(key=key, code=code, ref=ref, files=manifest.read(folder), inputs=digests)
+        made = Made(key=key, ref=ref, files=manifest.read(folder), inputs=digests)
         write_receipt(place, stage, made, outcome=Outcome(), started=started, seconds=seconds, adopted=not executed)
     status = "executed" if executed else "hit"
     place.record.update(stage.name, key=key, status=status, digest=digest, seconds=seconds)

@@ -6,6 +6,7 @@ from pathlib import Path
 from vitops.config.load import load, store_home
 from vitops.config.pipelines import Project, Resources
 from vitops.lineage.ledger import Ledger
+from vitops.plan.code import code_digest, vitops_package
 from vitops.plan.execute import Place
 from vitops.plan.plan import Planned, plan, wanted
 from vitops.plan.record import RunRecord, new_run_id
@@ -47,7 +48,9 @@ class Opened:
         """A new run of the request."""
         folder = self.store.runs / (self.request.run_id or new_run_id())
         record = RunRecord(folder, pipeline=self.request.pipeline, stages=self.stages)
-        return Place(root=self.root, store=self.store, ledger=self.ledger, record=record)
+        package = vitops_package(self.store.memo)
+        code = {stage.name: code_digest(stage.roots, package=package) for stage in self.stages}
+        return Place(root=self.root, store=self.store, ledger=self.ledger, record=record, code=code)
 
 
 def open_project(request: RunRequest) -> Opened:

@@ -7,7 +7,7 @@ from vitops.config.base import KeyProblem, Section, later_field
 from vitops.config.compression import Prune
 from vitops.config.datasets import Dataset, Gates, LongtailSplit
 from vitops.config.models import CifarResNet
-from vitops.config.pipelines import AnyPipeline, Compress, Evaluate, Pipeline, Project, Resources, Retrain, Schedule
+from vitops.config.pipelines import AnyPipeline, Compress, Evaluate, Pipeline, Project, Resources, Retrain
 from vitops.config.training import Augment, Mixup, MultiStep, Optimizer, Preprocessing, Recipe, ResizedCrop, Train
 
 RECIPE = {
@@ -89,7 +89,6 @@ def test_values_that_contradict_are_refused_by_key(section: type[Section], value
     [
         (CifarResNet, {"depth": 10}),
         (Augment, {"randaugment": "augmix-m3"}),
-        (Schedule, {"cron": "daily"}),
         (Mixup, {"mixup": float("nan")}),
         (Dataset, {"source": {"kind": "folder", "path": ""}, "splits": {"a": {"kind": "holdout"}}}),
         (Dataset, {"source": {"kind": "folder", "path": "x"}, "splits": {}}),
@@ -135,7 +134,7 @@ def test_a_default_written_out_gives_the_same_parameters() -> None:
 
 
 def test_the_surface_of_the_configuration_is_frozen() -> None:
-    common = {"dataset", "split", "seed", "resources", "schedule"}
+    common = {"dataset", "split", "seed", "resources"}
     after = {"prune", "export", "quantize", "evaluate", "report"}
     assert set(Project.model_fields) == {"datasets", "pipelines"}
     assert set(Dataset.model_fields) == {"task", "source", "shard_size", "gates", "splits"}

@@ -129,7 +129,6 @@ def test_equal_work_has_equal_keys_in_every_pipeline():
         ({"split": "balanced"}, {"split"}),
         ({"resources": {"workers": 4}}, set()),
         ({"resources": {"checkpoint_seconds": 1.0, "launcher": "local"}}, set()),
-        ({"schedule": {"cron": "0 3 * * *"}}, set()),
         ({"resources": {"mode": "fast"}}, {"teacher", "student", "prune"}),
     ],
 )
