@@ -52,8 +52,9 @@ def _hits(opened: Opened, planned: list[JSON]) -> list[JSON] | None:
 
 def _execute(opened: Opened) -> tuple[int, str | None, list[JSON]]:
     """Supervise the flow; stages that it did not come to are left out."""
+    from vitops.cli.family import end_leftovers
     from vitops.cli.progress import Progress
-    from vitops.cli.supervise import end_leftovers, supervise
+    from vitops.cli.supervise import supervise
 
     end_leftovers(opened.store.runs)
     identity = new_run_id()

@@ -2,11 +2,9 @@
 
 The light parent imports no Prefect, Ray or torch. It asks the child to stop by a file (the training loop checkpoints
 and ends), escalates to signals after a grace period, keeps a list of all descendants on disk, and ends those that
-outlive their run, in this process or, after a SIGKILL, at the start of the next one. A process counts as the recorded
-one only if its creation time agrees, so a reused pid is never hit.
+outlive their run: itself, or a small watcher if it is killed, or the start of the next run if both were.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -17,8 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
-
+from vitops.cli.family import Family
 from vitops.plan.record import read_record, write_atomically
 from vitops.plan.request import RunRequest
 
@@ -40,7 +37,8 @@ def supervise(request: RunRequest, folder: Path, *, tick: Callable[[], None]) ->
             env=_environment(request.root),
             start_new_session=True,
         )
-        family = _Family(folder / "processes.json", child.pid)
+        family = Family(folder / "processes.json", child.pid)
+        watcher = _watcher(folder / "processes.json")
         try:
             while child.poll() is None:
                 family.note()
@@ -50,19 +48,8 @@ def supervise(request: RunRequest, folder: Path, *, tick: Callable[[], None]) ->
             tick()
         finally:
             family.end()
+            watcher.communicate()
     return _result(folder, child.returncode, stopped=stop.since is not None)
-
-
-def end_leftovers(runs: Path) -> int:
-    """End what earlier, killed runs left behind; return how many processes that were."""
-    ended = 0
-    for file in sorted(runs.glob("*/processes.json")):
-        supervisor, descendants = _read_family(file)
-        if supervisor is not None and _alive(supervisor):
-            continue
-        ended += _end([process for process in descendants if _alive(process)])
-        file.unlink(missing_ok=True)
-    return ended
 
 
 class _StopOnSignal:
@@ -92,6 +79,8 @@ class _StopOnSignal:
         """After the grace period ask by signal, and five seconds later do not ask."""
         if self.since is None:
             return
+        if not (self._file.parent / "run.json").exists():
+            child.kill()  # no stage has begun: there is no work to save
         waited = time.monotonic() - self.since
         if waited > GRACE_SECONDS + 5:
             child.kill()
@@ -100,67 +89,15 @@ class _StopOnSignal:
             child.terminate()
 
 
-class _Family:
-    """The child's descendants, on disk with their creation times."""
-
-    def __init__(self, file: Path, child: int) -> None:
-        self._file = file
-        self._root = psutil.Process(child)
-        self._seen: dict[int, float] = {}
-        self._looked = 0.0
-
-    def note(self) -> None:
-        """Add descendants that appeared since the last look, at most once a second."""
-        if time.monotonic() - self._looked < 1.0 and self._seen:
-            return
-        self._looked = time.monotonic()
-        try:
-            family = [self._root, *self._root.children(recursive=True)]
-            fresh = {process.pid: process.create_time() for process in family if process.pid not in self._seen}
-        except psutil.NoSuchProcess:
-            return
-        if fresh:
-            self._seen |= fresh
-            me = psutil.Process()
-            document = {"supervisor": [me.pid, me.create_time()], "descendants": sorted(self._seen.items())}
-            write_atomically(self._file, document)
-
-    def end(self) -> None:
-        """End descendants that outlived the child, then forget them."""
-        _end([process for process in map(_find, self._seen.items()) if process is not None])
-        self._file.unlink(missing_ok=True)
-
-
-def _read_family(file: Path) -> tuple[psutil.Process | None, list[psutil.Process]]:
-    try:
-        document = json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None, []
-    descendants = [process for process in map(_find, document["descendants"]) if process is not None]
-    return _find(document["supervisor"]), descendants
-
-
-def _find(identity: "tuple[int, float] | list[Any]") -> psutil.Process | None:
-    pid, created = identity
-    try:
-        process = psutil.Process(pid)
-        return process if abs(process.create_time() - created) < 0.05 else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _alive(process: psutil.Process) -> bool:
-    return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
-
-
-def _end(processes: list[psutil.Process]) -> int:
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(processes, timeout=5)
-    return len(processes)
+def _watcher(file: Path) -> "subprocess.Popen[bytes]":
+    """A process that outlives us just long enough to end the run's processes, should we be killed."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vitops.cli.watch", str(file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _environment(root: Path) -> dict[str, str]:

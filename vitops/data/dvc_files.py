@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from vitops.errors import UsageError
 from vitops.store import canonical, durable, manifest
 from vitops.store.manifest import FileEntry
 
@@ -57,8 +58,14 @@ class DvcFiles:
             text = (self.root / "dvc.lock").read_bytes()
         except FileNotFoundError:
             return {}
-        document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        stages: JSON = (document or {}).get("stages") or {}
+        try:
+            document = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            stages: JSON = (document or {}).get("stages") or {}
+        except (yaml.YAMLError, AttributeError) as error:
+            raise UsageError(
+                f"dvc.lock cannot be read ({' '.join(str(error).split())}). Resolve its conflict, or take the last "
+                "version back with git; `dvc repro` makes a missing one again."
+            ) from error
         return stages
 
     @cached_property

@@ -161,10 +161,16 @@ class Plane:
                 continue
             for kind, paths in change.items():
                 kept = {
-                    path: state for path, state in paths.items() if not self._excused(name, kind, path, restored, lock)
+                    path: state
+                    for path, state in paths.items()
+                    if not self._uncached(kind, path, state) and not self._excused(name, kind, path, restored, lock)
                 }
                 left += [{kind: kept}] if kept else []
         return left
+
+    def _uncached(self, kind: str, path: str, state: Any) -> bool:
+        """An output that is there as DVC recorded it, and only DVC's copy is gone."""
+        return kind == "changed outs" and state == "not in cache" and (self.root / path).exists()
 
     def _excused(self, name: str, kind: str, path: str, restored: set[str], lock: Lock) -> bool:
         there = (self.root / path).exists()

@@ -62,7 +62,8 @@ def fresh(root: Path, memo: StatMemo | None = None) -> bool:
 
 def _read(root: Path) -> Digests | None:
     try:
-        document: Digests = json.loads((root / FILE).read_text(encoding="utf-8"))
+        document = json.loads((root / FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return document
+    whole = isinstance(document, dict) and all(isinstance(entry, dict) for entry in document.values())
+    return document if whole else None

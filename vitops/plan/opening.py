@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vitops.config.load import load, store_home
 from vitops.config.pipelines import Project, Resources
+from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
 from vitops.plan.code import code_digest, vitops_package
 from vitops.plan.execute import Place
@@ -59,7 +60,16 @@ def open_project(request: RunRequest) -> Opened:
     loaded = load(root, file=request.file, profile=request.profile, overrides=_overrides(request))
     project = loaded.only(request.pipeline)
     home = request.home or store_home(root)
-    return Opened(request=request, root=root, project=project, store=Store(home), ledger=Ledger(home))
+    return Opened(request=request, root=root, project=project, store=_store(home), ledger=Ledger(home))
+
+
+def _store(home: Path) -> Store:
+    try:
+        return Store(home)
+    except OSError as error:
+        raise UsageError(
+            f"{home}: cannot hold the store ({error.strerror}). Set VITOPS_HOME to a folder that can be written."
+        ) from error
 
 
 def _overrides(request: RunRequest) -> tuple[str, ...]:
