@@ -26,10 +26,12 @@ clean:                ## remove the environment and caches; the store with its l
 
 .venv/run: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip  # old resolvers take minutes over this many pins
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	touch $@
 
 .venv/dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip  # old resolvers take minutes over this many pins
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,s3]'
 	touch .venv/run $@
