@@ -117,18 +117,6 @@ def test_a_changed_parameter_of_the_end_leaves_the_beginning_alone(road, tmp_pat
     assert statuses(document)["quantize"] == "executed"
 
 
-def test_the_compress_flow_takes_models_by_digest(road, tmp_path):
-    copy = _copied(road.project, tmp_path)
-    made = digests(road.document)
-    options = ("--set", f"student={made['student']}", "--set", f"teacher={made['teacher']}")
-    done = copy.vitops("run", "small", "--file", str(TINY), "--json", *options)
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert statuses(document) == dict.fromkeys(DATA, "hit") | dict.fromkeys(STAGES[5:], "executed")
-    lineage = json.loads(copy.vitops("lineage", "small/package", "--json").stdout)
-    assert {"teacher", "student", "prune"} <= {entry["stage"] for entry in lineage["receipts"]}
-
-
 def _copied(project: Project, folder) -> Project:
     """The project with its store and data, to be disturbed."""
     shutil.copytree(project.folder, folder, dirs_exist_ok=True)
