@@ -1,0 +1,97 @@
+"""What a user gets wrong is one paragraph with file, line, key or path, an exit code, and a store that verifies."""
+
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from project import Project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("wrong"))
+
+
+def said(done: "subprocess.CompletedProcess[str]", code: int) -> str:
+    """The one paragraph of a command that had to fail with ``code``."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "  quickstart:\n    flow: retrain",
+            "  quickstart:\n    flow: retrain\n    taecher: 1",
+            ("taecher", "teacher"),
+        ),
+        ("    dataset: digits\n    split: longtail", "    dataset: digit\n    split: longtail", ("digit", "digits")),
+        ("      epochs: 12", "      epochs: twelve", ("epochs", "whole number")),
+        ("      epochs: 12", "      epochs: 12\n      epochs: 13", ("epochs", "twice")),
+    ],
+    ids=["unknown key", "unknown dataset", "wrong type", "duplicate key"],
+)
+def test_a_mistake_in_pipelines_yaml_is_named_with_file_line_and_key(project, old, new, words):
+    file = project.folder / "pipelines.yaml"
+    text = file.read_text()
+    assert old in text
+    line = text[: text.index(old)].count("\n") + 1 + new.count("\n")
+    file.write_text(text.replace(old, new, 1))
+    try:
+        paragraph = said(project.vitops("plan", "quickstart"), 2)
+    finally:
+        file.write_text(text)
+    assert paragraph.startswith("pipelines.yaml:")
+    assert abs(int(paragraph.split(":")[1]) - line) <= 1
+    assert all(word in paragraph for word in words), paragraph
+
+
+def test_a_missing_archive_is_named_with_the_place_it_belongs(project):
+    paragraph = said(project.vitops("run", "cifar10-lt", "--until", "split"), 2)
+    assert "data/raw/cifar10.tar" in paragraph
+
+
+def test_a_truncated_jpeg_and_an_empty_class_stop_the_run_by_name(tmp_path):
+    project = Project(tmp_path)
+    _own_pictures(project)
+    archive = project.folder / "data/raw/own.tar"
+    _write_archive(archive, truncated=("cat", 3))
+    paragraph = said(project.vitops("run", "quickstart", "--set", "dataset=own", "--until", "split"), 1)
+    assert "cat/3.jpg" in paragraph
+    _write_archive(archive, empty="cow")
+    paragraph = said(project.vitops("run", "quickstart", "--set", "dataset=own", "--until", "split"), 1)
+    assert "cow" in paragraph
+    _write_archive(archive)
+    assert project.vitops("run", "quickstart", "--set", "dataset=own", "--until", "split").returncode == 0
+    assert project.vitops("verify").returncode == 0
+
+
+def _own_pictures(project: Project) -> None:
+    """A dataset ``own`` of the archive data/raw/own.tar."""
+    file = project.folder / "pipelines.yaml"
+    own = """
+  own:
+    source: {kind: archive, path: data/raw/own.tar}
+    splits: {longtail: {kind: longtail, imbalance_factor: 2, test: {kind: per_class, count: 2}, val_per_class: 2}}
+
+pipelines:
+"""
+    file.write_text(file.read_text().replace("\npipelines:\n", own, 1))
+
+
+def _write_archive(path: Path, *, truncated: tuple[str, int] | None = None, empty: str | None = None) -> None:
+    pictures = path.parent / "own"
+    with tarfile.open(path, "w") as archive:
+        for label, name in enumerate(("cat", "cow", "dog")):
+            (pictures / name).mkdir(parents=True, exist_ok=True)
+            archive.add(pictures / name, arcname=f"own/{name}", recursive=False)
+            for number in range(12) if name != empty else ():
+                file = pictures / name / f"{number}.jpg"
+                Image.new("RGB", (32, 32), (80 * label, 20 * number, 7 * number)).save(file)
+                if truncated == (name, number):
+                    file.write_bytes(file.read_bytes()[:-300])
+                archive.add(file, arcname=f"own/{name}/{number}.jpg")
