@@ -5,11 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden_files import unknown
+from masking import mask_model
 
 from vitops.compression.pruning.groups import keep_all, kind, widths
 from vitops.compression.pruning.saliency import RunningSaliency, saliency
 from vitops.compression.pruning.selection import chunks
-from vitops.compression.pruning.shrink import mask_model, shrink
+from vitops.compression.pruning.shrink import shrink
 from vitops.models.heads import heads
 from vitops.models.pruned_vit import PrunedViT, build
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from masking import mask_model
 
 from vitops.compression.pruning.cost import macs, savings
 from vitops.compression.pruning.dense import as_pruned_vit
 from vitops.compression.pruning.groups import keep_all, kept_dims, layout, tensor_masks, widths
 from vitops.compression.pruning.saliency import RunningSaliency, gate_gradients, saliency, summed, unit_sums
-from vitops.compression.pruning.shrink import mask_model, shrink
+from vitops.compression.pruning.shrink import shrink
 from vitops.config.models import TimmModel
 from vitops.errors import UsageError, VitopsError
 from vitops.models import ModelSpec, load, save

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitops.compression.pruning.groups import EMB, Axes, Dims, Keep, kept_dims, layout, tensor_masks
+from vitops.compression.pruning.groups import EMB, Axes, Dims, Keep, kept_dims, layout
 from vitops.models.pruned_vit import PrunedViT, build
 
 
@@ -26,12 +26,6 @@ def apply_masks(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor], tabl
                 tensor = tensors[name]
                 view = table[name].view(tensor.data)
                 tensor.data.copy_((view * mask.to(view.device)).reshape(tensor.shape))
-
-
-def mask_model(model: PrunedViT, keep: Mapping[str, Tensor]) -> None:
-    """Zero everything that belongs to pruned units, in place."""
-    dims = model.dims.model_dump(mode="json")
-    apply_masks(dict(model.named_parameters()), tensor_masks(dims, keep), layout(dims))
 
 
 def shrink(model: PrunedViT, keep: Keep, *, ln: str) -> PrunedViT:
