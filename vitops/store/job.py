@@ -5,12 +5,13 @@ inputs and parameters, so that its output is a function of the stage key. Neithe
 """
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from vitops.store import durable
 
 
 class Position(BaseModel):
@@ -60,9 +61,7 @@ class Job(BaseModel):
         return self.stop is not None and self.stop.exists()
 
     def report(self, **values: Any) -> None:
-        """Replace the progress file by ``{"stage", "time", **values}``."""
-        if self.progress is None:
-            return
-        aside = self.progress.with_suffix(f".{os.getpid()}.tmp")
-        aside.write_text(json.dumps({"stage": self.stage, "time": time.time(), **values}))
-        aside.replace(self.progress)
+        """Replace the progress file by ``{"stage", "time", **values}``; VitopsError naming it when the disk is full."""
+        if self.progress is not None:
+            document = {"stage": self.stage, "time": time.time(), **values}
+            durable.write_bytes(self.progress, json.dumps(document).encode(), sync=False)
