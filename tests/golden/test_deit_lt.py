@@ -12,16 +12,16 @@ from torch import nn
 
 from vitops.config.models import TimmModel
 from vitops.config.training import Optimizer, Sam
+from vitops.data.accuracy import class_groups, score
 from vitops.data.splits.longtail import longtail_counts, official_selection
-from vitops.evaluation.accuracy import class_groups, score
 from vitops.losses.cross_entropy import cross_entropy
 from vitops.losses.deit_lt import Parts, deit_lt_loss
 from vitops.losses.drw import class_weights
 from vitops.losses.ldam import ldam_loss, margins
 from vitops.losses.nvit import divergence
-from vitops.losses.outputs import two_heads
 from vitops.losses.teacher import hard_labels, resize
 from vitops.models import build, heads
+from vitops.models.heads import two_heads
 from vitops.training.optimizer import build as build_optimizer
 from vitops.training.sam import perturbed
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vitops.config.objectives import CrossEntropy as Section
 from vitops.losses.drw import DeferredWeights
 from vitops.losses.objective import Contributions, Objective
-from vitops.losses.outputs import mean_logits
+from vitops.models.heads import predict
 
 
 def cross_entropy(logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Tensor:
@@ -63,6 +63,6 @@ class CrossEntropy(Objective):
         self._weights = self._deferred.at(epoch)
 
     def loss(self, sample: dict[str, Tensor], rng: torch.Generator) -> tuple[Tensor, Contributions]:
-        logits = mean_logits(self.model, sample["input"])
+        logits = predict(self.model, sample["input"])
         loss = cross_entropy(logits, label(sample), weights=self._weights)
         return loss, tally(logits, sample, loss=loss)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from vitops.config.objectives import DeitLt as Section
+from vitops.errors import UsageError
 from vitops.losses.cross_entropy import cross_entropy, label
 from vitops.losses.drw import DeferredWeights
 from vitops.losses.objective import Contributions, Objective
-from vitops.losses.outputs import TwoHeads, require_distilled, two_heads
 from vitops.losses.teacher import Teacher, frozen
+from vitops.models.heads import TwoHeads, is_distilled, two_heads
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ class DeitLt(Objective):
         self, config: Section, *, model: nn.Module, teachers: Mapping[str, nn.Module], counts: Sequence[int]
     ) -> None:
         super().__init__(config, model=model, teachers=teachers, counts=counts)
-        require_distilled(model, objective=config.kind)
+        if not is_distilled(model):
+            raise UsageError(
+                f"objective {config.kind} needs a distilled model, e.g. model.name deit_tiny_distilled_patch16_224: "
+                f"{type(model).__name__} has no distillation token"
+            )
         self._teacher = self._make_teacher() if config.alpha > 0 else None
         self._deferred = DeferredWeights(config.drw, counts=counts)
         self.on_epoch(0)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from vitops.config.objectives import Nvit as Section
 from vitops.losses.deit_lt import DeitLt
 from vitops.losses.objective import Contributions, Objective
-from vitops.losses.outputs import mean_logits, two_heads
 from vitops.losses.teacher import frozen
+from vitops.models.heads import predict, two_heads
 
 
 def divergence(student: Tensor, dense: Tensor, *, temperature: float) -> Tensor:
@@ -49,7 +49,7 @@ class Nvit(Objective):
         if self._dense is None:
             return loss, contributions
         with torch.no_grad():
-            dense = mean_logits(self._dense, sample["input"])
+            dense = predict(self._dense, sample["input"])
         kl = divergence(student.mean, dense, temperature=self.config.temperature)
         loss = loss + self.config.kl_weight * kl
         size = len(dense)

@@ -1,16 +1,35 @@
-"""Logits by head, the same path in training and evaluation.
+"""Tokens and logits by head, the same path in training and evaluation.
 
 timm's distilled model gives a pair or an average depending on its mode; accuracy per head and distillation both need
 the two heads whatever the mode, and the average of logits (never of probabilities) as the prediction.
 Source: DeiT (ICML 2021, distillation token) and DeiT-LT (CVPR 2024, two experts).
 """
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitops.errors import UsageError
+
+@dataclass(frozen=True)
+class TwoHeads:
+    """Tokens after the final norm (B, E) and logits (B, C) of the two heads of a distilled model."""
+
+    cls: Tensor
+    dist: Tensor
+    cls_logits: Tensor
+    dist_logits: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Average of the two logits (B, C): the model's prediction."""
+        return (self.cls_logits + self.dist_logits) / 2
+
+    @property
+    def cosine(self) -> Tensor:
+        """Cosine of the two tokens per image (B,): 1 means that the two experts see the same."""
+        return F.cosine_similarity(self.cls, self.dist, dim=1)
 
 
 def is_distilled(model: nn.Module) -> bool:
@@ -18,25 +37,20 @@ def is_distilled(model: nn.Module) -> bool:
     return hasattr(model, "head_dist") and hasattr(model, "forward_features")
 
 
-def tokens(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """CLS and DIST features after the final norm, each (B, E), of a distilled model for images ``x`` (B, 3, H, W)."""
-    if not is_distilled(model):
-        raise UsageError(
-            f"{type(model).__name__} has no distillation token: take a distilled model, "
-            "e.g. deit_tiny_distilled_patch16_224"
-        )
+def two_heads(model: nn.Module, x: Tensor) -> TwoHeads:
+    """One forward pass of a distilled model for images ``x`` (B, 3, H, W)."""
     features = cast(Tensor, model.forward_features(x))  # type: ignore[operator]  # (B, 2 + patches, E)
-    return features[:, 0], features[:, 1]
+    cls, dist = features[:, 0], features[:, 1]
+    head, head_dist, drop = (cast(nn.Module, getattr(model, name)) for name in ("head", "head_dist", "head_drop"))
+    return TwoHeads(cls, dist, cls_logits=head(drop(cls)), dist_logits=head_dist(drop(dist)))
 
 
 def heads(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     """Logits (B, C) by head: ``cls``, ``dist`` and ``mean`` (their average) of a distilled model, else ``mean``."""
     if not is_distilled(model):
         return {"mean": model(x)}
-    cls, dist = tokens(model, x)
-    drop = cast(nn.Module, model.head_drop)
-    logits = {"cls": cast(nn.Module, model.head)(drop(cls)), "dist": cast(nn.Module, model.head_dist)(drop(dist))}
-    return {**logits, "mean": (logits["cls"] + logits["dist"]) / 2}
+    found = two_heads(model, x)
+    return {"cls": found.cls_logits, "dist": found.dist_logits, "mean": found.mean}
 
 
 def predict(model: nn.Module, x: Tensor) -> Tensor:
