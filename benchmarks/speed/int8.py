@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vitops.compression.export import INPUT, MODEL, to_onnx, write
+from vitops.compression.export import MODEL, to_onnx, write
 from vitops.compression.quantization.kernels import count
 from vitops.compression.quantization.static import INT8_MODEL, quantized
 from vitops.evaluation.onnx_session import session
@@ -80,7 +80,7 @@ def export_deit_tiny(folder: Path) -> None:
             "ln": {"mode": "plain", "dense_emb": heads * width},
         }
     )
-    floating = to_onnx(model, size=SIDE, opset=20)
+    floating = to_onnx(model, inputs={"image": (3, SIDE, SIDE)}, opset=20)
     write(floating, folder / MODEL)
     write(quantized(floating, torch.randn(64, 3, SIDE, SIDE)), folder / INT8_MODEL)
 
@@ -89,13 +89,13 @@ def compare(folder: Path, *, runs: int, batch: int) -> dict[str, Any]:
     """Median milliseconds, sizes and kernels of both files of a folder."""
     files = {"fp32": folder / MODEL, "int8": folder / INT8_MODEL}
     sessions = {name: session(path) for name, path in files.items()}
-    side = sessions["fp32"].get_inputs()[0].shape[-1]
-    images = np.random.default_rng(0).standard_normal((batch, 3, side, side), dtype=np.float32)
+    (field,) = sessions["fp32"].get_inputs()
+    images = np.random.default_rng(0).standard_normal((batch, *field.shape[1:]), dtype=np.float32)
     seconds: dict[str, list[float]] = {name: [] for name in files}
     for number in range(WARM_UP + runs):
         for name, run in sessions.items():
             start = time.perf_counter()
-            run.run(None, {INPUT: images})
+            run.run(None, {field.name: images})
             if number >= WARM_UP:
                 seconds[name].append(time.perf_counter() - start)
     fp32, int8 = (statistics.median(seconds[name]) for name in ("fp32", "int8"))

@@ -1,12 +1,13 @@
 """fp32 ONNX of a model, kept only if ONNX Runtime gives the same logits as torch.
 
 Laws: the bytes depend on the weights, the architecture and the library versions alone (no stack trace, path, clock);
-one input ``image`` (batch, 3, S, S) of normalised values with any batch size; output 0 is ``logits`` (batch, C) of the
+one input, named by the task kind, of normalised values with any batch size; output 0 is ``logits`` (batch, C) of the
 mean head, followed by ``cls`` and ``dist`` when the model is distilled; weights lie inside the file.
 """
 
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from vitops.store.canonical import write_json
 from vitops.store.job import Job, Outcome
 
 MODEL = "model.onnx"
-INPUT = "image"
 _HEADS = {"logits": "mean", "cls": "cls", "dist": "dist"}
 _LARGEST_BATCH = 1024
 
@@ -41,16 +41,20 @@ class HeadsModule(nn.Module):
         self.model = model
         self.outputs = tuple(_HEADS) if is_distilled(model) else ("logits",)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """``image`` (B, 3, S, S) -> logits (B, C) of each output."""
-        logits = heads(self.model, image)
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """``x`` (B, ...) -> logits (B, C) of each output."""
+        logits = heads(self.model, x)
         return tuple(logits[_HEADS[name]] for name in self.outputs)
 
 
-def to_onnx(model: nn.Module, *, size: int, opset: int) -> onnx.ModelProto:
-    """The model as an ONNX graph for images of side ``size``, without anything that varies between two exports."""
+def to_onnx(model: nn.Module, *, inputs: Mapping[str, tuple[int, ...]], opset: int) -> onnx.ModelProto:
+    """The model as an ONNX graph without anything that varies between two exports.
+
+    ``inputs``: name and shape (without the batch) of its one input, as a task kind gives them.
+    """
     module = HeadsModule(fused(model)).eval()
-    example = torch.zeros(2, 3, size, size)
+    ((name, shape),) = inputs.items()
+    example = torch.zeros(2, *shape)
     batch = torch.export.Dim("batch", min=1, max=_LARGEST_BATCH)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's exporter warns about its own internals
@@ -60,9 +64,9 @@ def to_onnx(model: nn.Module, *, size: int, opset: int) -> onnx.ModelProto:
             dynamo=True,
             verbose=False,
             opset_version=opset,
-            input_names=[INPUT],
+            input_names=[name],
             output_names=list(module.outputs),
-            dynamic_shapes={INPUT: {0: batch}},
+            dynamic_shapes=({0: batch},),
         )
     if program is None:
         raise VitopsError("torch.onnx.export returned no program")
@@ -94,8 +98,9 @@ def export(job: Job) -> Outcome:
     preprocessing = Preprocessing.model_validate(spec.preprocessing)
     path = job.out / MODEL
     with torch_threads(int(job.resources.get("threads", 1))):
-        write(to_onnx(model, size=preprocessing.size, opset=config.opset), path)
-        images = validation_images(open_split(job.inputs["split"]), preprocessing, count=config.images)
+        reader = open_split(job.inputs["split"])
+        write(to_onnx(model, inputs=reader.kind.export_inputs(preprocessing), opset=config.opset), path)
+        images = validation_images(reader, preprocessing, count=config.images)
         outputs = parity(model, path, images=images)
     shutil.copyfile(job.inputs["model"] / "model.json", job.out / "model.json")
     record = {"images": len(images), "tolerance": config.tolerance, "opset": config.opset, "outputs": outputs}
@@ -123,10 +128,11 @@ def parity(model: nn.Module, path: Path, *, images: Tensor) -> dict[str, dict[st
     """
     module = HeadsModule(model).eval()
     run = session(path)
+    (field,) = (node.name for node in run.get_inputs())
     with torch.inference_mode():
         expected = [output.numpy() for output in module(images)]
-    batch = run.run(list(module.outputs), {INPUT: images.numpy()})
-    single = run.run(list(module.outputs), {INPUT: images[:1].numpy()})
+    batch = run.run(list(module.outputs), {field: images.numpy()})
+    single = run.run(list(module.outputs), {field: images[:1].numpy()})
     return {name: _difference(expected[i], batch[i], single[i], name=name) for i, name in enumerate(module.outputs)}
 
 

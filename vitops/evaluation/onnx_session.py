@@ -5,6 +5,7 @@ This module does not import torch, so that prediction from a package starts fast
 """
 
 from pathlib import Path
+from typing import Literal
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
@@ -22,11 +23,20 @@ _LOAD_ERRORS = (
 )
 
 
-def session(model: Path | bytes, *, optimized: Path | None = None, basic: bool = False) -> ort.InferenceSession:
+_LEVELS = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+def session(
+    model: Path | bytes, *, optimized: Path | None = None, level: Literal["none", "basic", "all"] = "all"
+) -> ort.InferenceSession:
     """A session on the CPU with 1 thread, from an ONNX file or from its bytes.
 
     ``optimized``: file that receives the graph as ONNX Runtime really runs it, for counting kernels.
-    ``basic``: apply basic rewrites only; the default level also fuses and may run other integer kernels.
+    ``level``: how far the graph is rewritten; ``all`` also fuses and may run other integer kernels than ``basic``.
     Raises VitopsError naming the file when it is missing or no valid model.
     """
     if isinstance(model, Path) and not model.is_file():
@@ -36,8 +46,7 @@ def session(model: Path | bytes, *, optimized: Path | None = None, basic: bool =
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
     options.log_severity_level = _ERRORS_ONLY
-    if basic:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.graph_optimization_level = _LEVELS[level]
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     source = model if isinstance(model, bytes) else str(model)

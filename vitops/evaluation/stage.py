@@ -10,7 +10,6 @@ from vitops.config.pipelines import Evaluate
 from vitops.config.training import Preprocessing
 from vitops.data.loader import SplitReader, open_split
 from vitops.errors import VitopsError
-from vitops.evaluation.accuracy import class_groups, scores_by_head
 from vitops.evaluation.predictors import Predictor, onnx_predictor, subset_predictions, torch_predictor, torch_threads
 from vitops.models import ModelSpec, load
 from vitops.models.counting import macs, parameters
@@ -31,13 +30,12 @@ class Candidate:
 
 
 def evaluate(job: Job) -> Outcome:
-    """Write metrics.json: accuracy per head and group, parameters, MACs and file bytes of each model.
+    """Write metrics.json: the task kind's scores per head, parameters, MACs and file bytes of each model.
 
     Raises VitopsError when a model was trained for other classes than the split has.
     """
-    config = Evaluate.model_validate(job.parameters["config"])
+    thresholds = dict(Evaluate.model_validate(job.parameters["config"]))
     reader = open_split(job.inputs["split"])
-    thresholds: dict[str, Any] = {"many": config.many, "few": config.few, "boundaries": config.boundaries}
     models: dict[str, Any] = {}
     with torch_threads(int(job.resources.get("threads", 1))):
         for candidate in _candidates(job, reader):
@@ -52,7 +50,7 @@ def evaluate(job: Job) -> Outcome:
             "classes": reader.classes,
             "train_counts": reader.train_counts,
             "test_samples": reader.size("test"),
-            "groups": class_groups(reader.train_counts, **thresholds),
+            "groups": reader.kind.groups(reader.train_counts, **thresholds),
             "models": models,
         },
     )
@@ -95,5 +93,8 @@ def _check_classes(spec: ModelSpec, reader: SplitReader, *, name: str, folder: P
 
 def _measure(candidate: Candidate, reader: SplitReader, *, digest: str, **thresholds: Any) -> dict[str, Any]:
     found = subset_predictions(candidate.predictor, reader, subset="test", preprocessing=candidate.preprocessing)
-    heads = scores_by_head(found.logits, found.targets, train_counts=reader.train_counts, **thresholds)
+    heads = {
+        head: reader.kind.score(logits, found.targets, train_counts=reader.train_counts, **thresholds)
+        for head, logits in found.logits.items()
+    }
     return {"artifact": digest, "heads": heads, **candidate.size, "bytes": candidate.file.stat().st_size}

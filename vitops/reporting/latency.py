@@ -18,6 +18,7 @@ import onnxruntime as ort
 
 from vitops.compression.export import to_onnx, write
 from vitops.config.training import Preprocessing
+from vitops.data.kinds import TaskKind
 from vitops.errors import VitopsError
 from vitops.evaluation.onnx_session import session
 from vitops.models import load
@@ -28,10 +29,9 @@ WARM_UP = 10
 
 @dataclass(frozen=True)
 class Timed:
-    """An ONNX file to time. ``size``: side of its input in pixels; ``artifact``: digest it belongs to."""
+    """An ONNX file to time, and the digest of the artifact it belongs to."""
 
     path: Path
-    size: int
     artifact: str
 
 
@@ -76,12 +76,11 @@ def summary(milliseconds: Sequence[float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items()}
 
 
-def export_for_timing(artifact: Path, path: Path, *, opset: int) -> int:
-    """Write a torch artifact as ONNX to ``path`` and return its input side: ONNX Runtime is the common yardstick."""
+def export_for_timing(artifact: Path, path: Path, *, kind: TaskKind, opset: int) -> None:
+    """Write a torch artifact as ONNX to ``path``: ONNX Runtime is the common yardstick."""
     model, spec = load(artifact)
-    size = Preprocessing.model_validate(spec.preprocessing).size
-    write(to_onnx(model, size=size, opset=opset), path)
-    return size
+    inputs = kind.export_inputs(Preprocessing.model_validate(spec.preprocessing))
+    write(to_onnx(model, inputs=inputs, opset=opset), path)
 
 
 def latency(
@@ -89,7 +88,7 @@ def latency(
     onnx_files: Mapping[str, Path],
     *,
     digests: Mapping[str, str],
-    sizes: Mapping[str, int],
+    kind: TaskKind,
     opset: int,
     runs: int,
 ) -> dict[str, Any]:
@@ -98,9 +97,10 @@ def latency(
         models: dict[str, Timed] = {}
         for name, artifact in torch_artifacts.items():
             path = Path(folder, f"{name}.onnx")
-            models[name] = Timed(path, export_for_timing(artifact, path, opset=opset), digests[name])
+            export_for_timing(artifact, path, kind=kind, opset=opset)
+            models[name] = Timed(path, digests[name])
         for name, path in onnx_files.items():
-            models[name] = Timed(path, sizes[name], digests[name])
+            models[name] = Timed(path, digests[name])
         return measure(models, runs=runs)
 
 
@@ -116,9 +116,9 @@ def cpu_model() -> str:
 
 def _call(timed: Timed) -> Callable[[], object]:
     run = session(timed.path)
-    (name,) = (node.name for node in run.get_inputs())
-    x = np.random.default_rng(0).normal(size=(1, 3, timed.size, timed.size)).astype(np.float32)
-    logits = run.run(None, {name: x})[0]
+    (field,) = run.get_inputs()
+    x = np.random.default_rng(0).normal(size=(1, *field.shape[1:])).astype(np.float32)
+    logits = run.run(None, {field.name: x})[0]
     if not np.isfinite(logits).all():
         raise VitopsError(f"{timed.path} gives NaN or infinity: its latency would say nothing")
-    return lambda: run.run(None, {name: x})
+    return lambda: run.run(None, {field.name: x})

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vitops.config.pipelines import Report
+from vitops.data.loader import open_split
 from vitops.reporting.latency import latency
 from vitops.reporting.page import ReportData, page
 from vitops.store.canonical import write_json
@@ -37,13 +38,12 @@ def report(job: Job) -> Outcome:
 
 
 def _latency(job: Job, *, runs: int) -> dict[str, Any]:
-    size = _json(job.inputs["prune"] / "model.json")["preprocessing"]["size"]
     roles = {"teacher": "teacher", "student": "student", "pruned": "export", "int8": "quantize"}
     return latency(
         {name: job.inputs[name] for name in ("teacher", "student")},
         {"pruned": job.inputs["export"] / "model.onnx", "int8": job.inputs["quantize"] / "model.int8.onnx"},
         digests={name: job.digests[role] for name, role in roles.items()},
-        sizes={"pruned": size, "int8": size},
+        kind=open_split(job.inputs["split"]).kind,
         opset=_json(job.inputs["export"] / "parity.json")["opset"],
         runs=runs,
     )

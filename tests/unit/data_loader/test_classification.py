@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vitops.config.pipelines import Evaluate
 from vitops.config.training import Preprocessing, Recipe
 from vitops.data.keyed import seeded
 from vitops.data.kinds import kind
@@ -83,6 +84,14 @@ def test_randaugment_at_full_strength_never_fails():
     for number in range(40):
         with seeded(number):
             assert torch.isfinite(batch(images, np.zeros(8, np.int64), mix=False)["input"]).all()
+
+
+def test_scores_and_groups_follow_the_evaluate_section():
+    thresholds = dict(Evaluate(many=9, few=5, boundaries=(1, 2)))
+    logits, counts = torch.eye(3)[[0, 1, 0]], [10, 7, 4]
+    scores = KIND.score(logits, torch.arange(3), train_counts=counts, **thresholds)
+    assert [scores[group] for group in ("many", "medium", "few", "tail")] == [100.0, 100.0, 0.0, 0.0]
+    assert KIND.groups(counts, **thresholds)["many"] == [0]
 
 
 def test_export_inputs_name_one_image():

@@ -25,7 +25,6 @@ from vitops.config.training import MultiStep, Preprocessing, Recipe
 from vitops.data.keyed import derive
 from vitops.data.loader import TrainStream, open_split
 from vitops.errors import UsageError, VitopsError
-from vitops.evaluation.accuracy import score
 from vitops.evaluation.predictors import subset_predictions, torch_predictor
 from vitops.losses.registry import build as build_objective
 from vitops.models import ModelSpec, attach, heads, load, save
@@ -180,8 +179,8 @@ class _Pruning:
         found = subset_predictions(
             torch_predictor(model.cpu()), self.reader, subset="val", preprocessing=self.preprocessing
         )
-        counts = self.reader.train_counts
-        overall: float | None = score(found.logits["mean"], found.targets, train_counts=counts)["overall"]
+        scores = self.reader.kind.score(found.logits["mean"], found.targets, train_counts=self.reader.train_counts)
+        overall: float | None = scores["overall"]
         return overall
 
 

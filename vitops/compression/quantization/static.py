@@ -3,8 +3,9 @@
 Weights of every MatMul, Gemm and Conv are int8 per output channel, activations uint8 per tensor with ranges observed on
 validation images; the products between computed values (attention) stay float, where that is faster and closer.
 
-Laws: the bytes depend on the float model, the calibration images and the library versions alone; a file leaves this
-stage only if every weight product runs on an integer kernel and the accuracy on the validation set holds.
+Laws: the bytes depend on the float model, the calibration images and the library versions alone (ONNX Runtime has one
+thread, torch the declared number); a file leaves this stage only if every weight product runs on an integer kernel and
+the accuracy on the validation set holds.
 """
 
 import shutil
@@ -15,10 +16,13 @@ from typing import Any
 
 import onnx
 import torch
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import save_and_reload_model_with_shape_infer
 from torch import Tensor
 
-from vitops.compression.export import INPUT, MODEL, stripped, validation_images, write
+from vitops.compression.export import MODEL, stripped, validation_images, write
 from vitops.compression.quantization.kernels import (
     PRODUCTS,
     Kernels,
@@ -31,8 +35,8 @@ from vitops.config.compression import Quantize
 from vitops.config.training import Preprocessing
 from vitops.data.loader import SplitReader, eval_batches, open_split
 from vitops.errors import VitopsError
-from vitops.evaluation.accuracy import score
 from vitops.evaluation.onnx_session import session
+from vitops.evaluation.predictors import torch_threads
 from vitops.models import ModelSpec
 from vitops.store.canonical import write_json
 from vitops.store.job import Job, Outcome
@@ -49,37 +53,50 @@ _CLOSEST_COSINE = 0.99
 
 
 class _Images(CalibrationDataReader):
-    def __init__(self, images: Tensor) -> None:
-        self._batches: Iterator[Tensor] = iter(images.split(_CALIBRATION_BATCH))
+    def __init__(self, images: Tensor, *, name: str) -> None:
+        self._name = name
+        # batches of one size: the histograms of the other calibrations refuse a shorter last one
+        size = next(size for size in range(_CALIBRATION_BATCH, 0, -1) if len(images) % size == 0)
+        self._batches: Iterator[Tensor] = iter(images.split(size))
 
     def get_next(self) -> dict[str, Any] | None:
         batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch.contiguous().numpy()}
+        return None if batch is None else {self._name: batch.contiguous().numpy()}
 
 
 def quantized(
     model: onnx.ModelProto, images: Tensor, *, calibration: str = "minmax", attention_float: bool = True
 ) -> onnx.ModelProto:
     """``model`` with quantize/dequantize pairs around its products; ``images`` (n, 3, S, S) give activation ranges."""
-    prepared = onnx.ModelProto()
-    prepared.CopyFrom(model)
-    # the exporter already folds constants; the mark keeps the library from asking for its own pre-processing
-    prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, INT8_MODEL)
-        quantize_static(
-            prepared,
-            path,
-            _Images(images),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+        source, target = Path(folder, MODEL), Path(folder, INT8_MODEL)
+        onnx.save(model, source)
+        quantizer = QDQQuantizer(
+            save_and_reload_model_with_shape_infer(model),
             per_channel=True,
-            op_types_to_quantize=list(PRODUCTS),
+            reduce_range=False,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QUInt8,
+            tensors_range=_ranges(source, _Images(images, name=model.graph.input[0].name), calibration=calibration),
+            nodes_to_quantize=[],
             nodes_to_exclude=[node.name for node in attention_products(model.graph)] if attention_float else [],
-            calibrate_method=_METHODS[calibration],
+            op_types_to_quantize=list(PRODUCTS),
+            extra_options={},
         )
-        return stripped(onnx.load(path))
+        quantizer.quantize_model()
+        quantizer.model.save_model_to_file(target)
+        return stripped(onnx.load(target))
+
+
+def _ranges(source: Path, images: _Images, *, calibration: str) -> TensorsData:
+    """Observed range of every activation. The calibrator's own session would take all cores; ours has one thread."""
+    augmented = source.with_name("augmented.onnx")
+    calibrator = create_calibrator(
+        source, list(PRODUCTS), augmented_model_path=str(augmented), calibrate_method=_METHODS[calibration]
+    )
+    calibrator.infer_session = session(augmented, level="none")
+    calibrator.collect_data(images)
+    return calibrator.compute_data()
 
 
 def quantize(job: Job) -> Outcome:
@@ -93,13 +110,14 @@ def quantize(job: Job) -> Outcome:
     spec = ModelSpec.model_validate_json((source / "model.json").read_bytes())
     preprocessing = Preprocessing.model_validate(spec.preprocessing)
     reader = open_split(job.inputs["split"])
-    images = validation_images(reader, preprocessing, count=config.images)
     floating = onnx.load(source / MODEL)
-    model = quantized(floating, images, calibration=config.calibration, attention_float=config.attention_float)
-    write(model, target)
+    with torch_threads(int(job.resources.get("threads", 1))):
+        images = validation_images(reader, preprocessing, count=config.images)
+        model = quantized(floating, images, calibration=config.calibration, attention_float=config.attention_float)
+        write(model, target)
+        accuracy = _accuracy(source / MODEL, target, reader=reader, preprocessing=preprocessing)
     shutil.copyfile(source / "model.json", job.out / "model.json")
     kernels = count(target)
-    accuracy = _accuracy(source / MODEL, target, reader=reader, preprocessing=preprocessing)
     weights = len(weight_products(floating.graph))
     products = {
         "weights": weights,
@@ -143,22 +161,27 @@ def gate(kernels: Kernels, accuracy: dict[str, Any], *, weights: int, max_drop: 
 
 
 def _accuracy(floating: Path, integer: Path, *, reader: SplitReader, preprocessing: Preprocessing) -> dict[str, Any]:
-    sessions = {"fp32": session(floating), "int8": session(integer), "basic": session(integer, basic=True)}
+    sessions = {"fp32": session(floating), "int8": session(integer), "basic": session(integer, level="basic")}
+    (field,) = (node.name for node in sessions["fp32"].get_inputs())
     logits: dict[str, list[Tensor]] = {name: [] for name in sessions}
     targets: list[Tensor] = []
     for batch in eval_batches(reader, "val", preprocessing):
         targets.append(batch["target"])
         for name, run in sessions.items():
-            logits[name].append(torch.from_numpy(run.run(["logits"], {INPUT: batch["input"].contiguous().numpy()})[0]))
+            logits[name].append(torch.from_numpy(run.run(["logits"], {field: batch["input"].contiguous().numpy()})[0]))
     joined = {name: torch.cat(parts) for name, parts in logits.items()}
     truth = torch.cat(targets)
-    found = {name: score(values, truth, train_counts=reader.train_counts)["overall"] for name, values in joined.items()}
-    cosine = torch.nn.functional.cosine_similarity
+    score, counts = reader.kind.score, reader.train_counts
+    found = {name: score(values, truth, train_counts=counts)["overall"] for name, values in joined.items()}
     return {
         "images": len(truth),
         "fp32": found["fp32"],
         "int8": found["int8"],
         "drop": round(found["fp32"] - found["int8"], 4),
-        "int8_cosine": float(cosine(joined["int8"], joined["fp32"]).mean()),
-        "levels_cosine": float(cosine(joined["int8"], joined["basic"]).mean()),
+        "int8_cosine": _cosine(joined["int8"], joined["fp32"]),
+        "levels_cosine": _cosine(joined["int8"], joined["basic"]),
     }
+
+
+def _cosine(found: Tensor, expected: Tensor) -> float:
+    return round(float(torch.nn.functional.cosine_similarity(found, expected).mean()), 6)

@@ -24,8 +24,6 @@ log = logging.getLogger(__name__)
 
 NAMED = 10
 """Offending samples that a result and a message name."""
-IMPLEMENTATIONS = {"classification": "vitops.data.gates.classification:checks"}
-"""Task name to the function that lists its checks, imported on use: a code root of the stages that run them."""
 _INDEX = {"samples": ["key", "source", "error"], "classes": ["class", "count"]}
 JSON = dict[str, Any]
 
@@ -49,8 +47,8 @@ def validate(shards: Path, config: ValidateConfig, *, dataset: str, out: Path, f
 
 
 def _checks(task: str) -> Callable[[Gates], list[Check]]:
-    module, _, attribute = IMPLEMENTATIONS[task].partition(":")
-    function: Callable[[Gates], list[Check]] = getattr(importlib.import_module(module), attribute)
+    """The function that lists the checks of a task, imported on use: a code root of the stages that run them."""
+    function: Callable[[Gates], list[Check]] = importlib.import_module(f"vitops.data.gates.{task}").checks
     return function
 
 

@@ -7,7 +7,7 @@ are imported on use, so that one more of them changes no stage key of the others
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +35,6 @@ EvalBatch = Callable[[Sequence[Decoded], Labels], Sample]
 class TaskKind(Protocol):
     """What a task kind alone knows."""
 
-    members: tuple[str, ...]
-    """File extensions of a sample's members that may be decoded."""
-    metrics: tuple[str, ...]
-    """Names of the numbers that judge a model of this kind."""
-
     def decode(self, data: bytes) -> Decoded:
         """One member's bytes as an array. Raises ValueError when they cannot be decoded."""
         ...
@@ -50,6 +45,19 @@ class TaskKind(Protocol):
 
     def eval_batch(self, preprocessing: Preprocessing) -> EvalBatch:
         """The transform without randomness."""
+        ...
+
+    def groups(self, train_counts: Sequence[int], **thresholds: Any) -> dict[str, list[int]]:
+        """The groups of classes that ``score`` tells apart; ``thresholds``: the fields of the ``evaluate`` section."""
+        ...
+
+    def score(
+        self, output: Tensor, target: Tensor, *, train_counts: Sequence[int], **thresholds: Any
+    ) -> dict[str, Any]:
+        """The numbers that judge a model of this kind by one head's ``output`` for a whole subset.
+
+        ``overall`` (higher is better, in percent, or None) is the one that gates compare.
+        """
         ...
 
     def export_inputs(self, preprocessing: Preprocessing) -> dict[str, tuple[int, ...]]:

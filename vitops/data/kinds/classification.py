@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,20 +12,19 @@ from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_pil_interp
+from torch import Tensor
 
 from vitops.config.training import PadCrop, Preprocessing, Recipe, ResizedCrop
+from vitops.data.accuracy import class_groups, score
 from vitops.data.kinds import Decoded, EvalBatch, Labels, Sample, TrainBatch
 from vitops.data.transforms import each, fit, normalise, random_flip, random_pad_crop
 
 
 class Classification:
-    """Members, decoding, transforms, metrics and export inputs of image classification.
+    """Decoding, transforms, metrics and export inputs of image classification.
 
     A sample is ``input`` (B, 3, H, W) float32, ``target`` (B,) int64 and, when mixed, ``mixed`` (B, C) float32.
     """
-
-    members = ("jpg", "jpeg", "png")
-    metrics = ("overall", "many", "medium", "few", "per_class")
 
     def decode(self, data: bytes) -> Decoded:
         """JPEG or PNG bytes as (H, W, 3) uint8. Raises ValueError when they cannot be decoded."""
@@ -48,6 +48,16 @@ class Classification:
             return _collate(pixels, labels, preprocessing)
 
         return batch
+
+    def groups(self, train_counts: Sequence[int], **thresholds: Any) -> dict[str, list[int]]:
+        """Classes with many, a medium number of and few training images: see ``class_groups``."""
+        return class_groups(train_counts, **thresholds)
+
+    def score(
+        self, output: Tensor, target: Tensor, *, train_counts: Sequence[int], **thresholds: Any
+    ) -> dict[str, Any]:
+        """Accuracy of logits (N, C) against class indices (N,): see ``vitops.data.accuracy``."""
+        return score(output, target, train_counts=train_counts, **thresholds)
 
     def export_inputs(self, preprocessing: Preprocessing) -> dict[str, tuple[int, ...]]:
         """One image."""

@@ -7,7 +7,7 @@ and keep different names: with the usual thresholds CIFAR-10-LT has no few-shot 
 Source: DeiT-LT (2024), evaluation protocol.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,11 +74,6 @@ def score(
     for name, members in class_groups(train_counts, many=many, few=few, boundaries=boundaries).items():
         scores[name] = _percent(correct, totals, members)
     return scores | {"per_class": [_percent(correct, totals, [label]) for label in range(classes)]}
-
-
-def scores_by_head(logits: Mapping[str, Tensor], targets: Tensor, **thresholds: Any) -> dict[str, dict[str, Any]]:
-    """``score`` of every head; ``thresholds`` are its keywords."""
-    return {head: score(values, targets, **thresholds) for head, values in logits.items()}
 
 
 def _check(logits: Tensor, targets: Tensor, *, classes: int) -> None:

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vitops.data.accuracy import class_groups, score
 from vitops.errors import VitopsError
-from vitops.evaluation.accuracy import class_groups, score, scores_by_head
 
 CIFAR10_LT_100 = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 
@@ -45,12 +45,6 @@ def test_top5_counts_the_fifth_and_not_the_sixth():
     ranking = torch.tensor([[6.0, 5.0, 4.0, 3.0, 2.0, 1.0]]).repeat(2, 1)
     assert score(ranking, torch.tensor([4, 5]), train_counts=[1] * 6)["top5"] == 50.0
     assert "top5" not in score(ranking[:, :5], torch.tensor([4, 4]), train_counts=[1] * 5)
-
-
-def test_each_head_is_scored_on_its_own():
-    heads = {"cls": one_hot([0, 0], 2), "mean": one_hot([0, 1], 2)}
-    scores = scores_by_head(heads, torch.arange(2), train_counts=[3, 3])
-    assert (scores["cls"]["overall"], scores["mean"]["overall"]) == (50.0, 100.0)
 
 
 @settings(max_examples=50, deadline=None)
