@@ -10,7 +10,8 @@ from vitops.config.datasets import Dataset, Name
 from vitops.config.objectives import Nvit, needs_teacher
 from vitops.config.training import Recipe, Train
 
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
+Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 
 
 class Evaluate(Section):
@@ -49,10 +50,10 @@ class Resources(Section):
     threads: int = Field(1, ge=1)
     mode: Literal["exact", "fast"] = "exact"
     device: Literal["cpu", "cuda"] = "cpu"
-    checkpoint_seconds: float = Field(10.0, gt=0)
-    """A checkpoint is written when this much time has passed since the last one."""
+    checkpoint_seconds: float = Field(20.0, gt=0)
+    """A kill costs at most this much work: a checkpoint begins when half of it has passed since the last one."""
     checkpoint_steps: int | None = Field(None, ge=1)
-    """... or when this many steps have; null counts time only."""
+    """... and at most this many steps; null counts time only."""
 
     @model_validator(mode="after")
     def _power_of_two(self) -> "Resources":
@@ -74,10 +75,10 @@ class Pipeline(Section):
     def _check_workers(self, **recipes: Recipe) -> None:
         workers = self.resources.workers
         for name, recipe in recipes.items():
-            if recipe.micro_batches % workers:
+            if (found := recipe.micro_batches) % workers:
                 raise KeyProblem(
                     f"{name}.micro_batches",
-                    f"must be a multiple of resources.workers ({workers}), got {recipe.micro_batches}",
+                    f"must be a multiple of resources.workers ({workers}; --workers sets it), got {found}",
                 )
 
 

@@ -30,9 +30,15 @@ MAX_FAILURES = 2
 """Worker deaths after which a launch is given up."""
 _QUIET = {
     "RAY_AUTH_MODE": "disabled",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_task_events_report_interval_ms": "0",
 }
+"""For a cluster inside this machine: Ray's own watching would cost a good part of a core."""
 _ERRORS = {kind.__name__: kind for kind in (VitopsError, UsageError, VerificationError, Interrupted)}
 _OUTCOME, _ERROR = "outcome.json", "error.json"
 

@@ -58,7 +58,8 @@ def test_bits_do_not_depend_on_the_number_of_workers(job, spawned, undisturbed):
 
 
 def test_a_resume_with_other_workers_gives_the_same_bits(spawned, undisturbed):
-    assert spawned["resumed"] == [[undisturbed, "epoch=1 step=1"]] * 2
+    assert {digest for digest, _ in spawned["resumed"]} == {undisturbed}
+    assert {resumed for _, resumed in spawned["resumed"]} <= {"epoch=1 step=1", "epoch=1 step=2"}
 
 
 def test_fast_mode_keeps_the_ranks_equal(spawned):
@@ -70,9 +71,9 @@ def test_kill_and_resume_gives_the_same_bits(steps, split, undisturbed, tmp_path
     with pytest.raises(Killed):
         train(split, tmp_path, kill_after=steps)
     digest, result, _ = train(split, tmp_path)
-    done = steps - steps % 2
-    expected = Position(epoch=(done - 1) // 3, step=(done - 1) % 3 + 1) if done else None
-    assert (digest, result.resumed_from) == (undisturbed, expected)
+    assert digest == undisturbed
+    done = 3 * result.resumed_from.epoch + result.resumed_from.step
+    assert steps - 2 < done <= steps, "a kill costs at most the interval of 2 steps"
 
 
 def test_killed_after_every_step(split, undisturbed, tmp_path):
@@ -100,11 +101,11 @@ def test_stop_saves_the_work_and_resumes(split, undisturbed, tmp_path):
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_previous(name, damage, split, undisturbed, tmp_path, caplog):
     with pytest.raises(Killed):
-        train(split, tmp_path, kill_after=5)
+        train(split, tmp_path, kill_after=5, checkpoint_steps=1)
     newest = max(tmp_path.glob("e*"))
     harm(newest / name, damage)
     digest, result, _ = train(split, tmp_path)
-    assert (digest, result.resumed_from) == (undisturbed, Position(epoch=0, step=2))
+    assert (digest, result.resumed_from) == (undisturbed, Position(epoch=1, step=1))
     assert f"checkpoint {newest} is damaged" in caplog.text
 
 

@@ -1,0 +1,199 @@
+"""What keeps a training: resumes it, writes its checkpoints beside it, reports its progress.
+
+Laws: rank 0 decides and all ranks follow; the training goes on while a checkpoint is written, but waits for it rather
+than have more work at risk than one interval, so that a kill never costs more than that. An interval is
+``checkpoint_seconds`` or ``checkpoint_steps``, whichever ends first; a checkpoint begins when half of it has passed.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitops.config.pipelines import Resources
+from vitops.errors import Interrupted, VitopsError
+from vitops.store.job import Position
+from vitops.training.checkpoint import Checkpoints, Saved
+from vitops.training.environment import facts
+from vitops.training.running import Training
+from vitops.training.state import capture, restore
+
+_log = logging.getLogger(__name__)
+_REPORT_SECONDS = 0.2
+_GO_ON, _SAVE, _STOP, _OVERTAKEN = range(4)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A moment of a training: steps done since its start, and the clock."""
+
+    steps: int
+    clock: float
+
+    def reaches(self, since: "_Mark", *, steps: float | None, seconds: float) -> bool:
+        """Whether this many steps or seconds have passed since an earlier mark."""
+        return self.clock - since.clock >= seconds or (steps is not None and self.steps - since.steps >= steps)
+
+
+class Keeper:
+    """See the module. One per training; all ranks call the same methods in the same order."""
+
+    def __init__(
+        self,
+        training: Training,
+        identity: dict[str, Any],
+        *,
+        folder: Path,
+        resources: Resources,
+        report: Callable[..., None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._training, self._identity, self._folder = training, identity, folder
+        self._resources, self._report, self._stopping = resources, report, stopping
+        self._environment = facts(resources.device)
+        self._checkpoints = Checkpoints(folder) if training.comm.rank == 0 else None
+        self._steps = 0
+        self._begun = self._durable = self._now()
+        self._reported_at = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._overtaken: Interrupted | None = None
+
+    def resume(self) -> Position | None:
+        """Load the newest good checkpoint on every rank; None when there is none."""
+        data = self._training.comm.spread(self._newest())
+        if not data:
+            return None
+        saved = Saved.unpack(data)
+        self._check(saved.record)
+        position = Position(**saved.record["position"])
+        training = self._training
+        training.history, training.losses = saved.record["history"], saved.record["losses"]
+        training.objective.on_epoch(position.epoch)
+        restore(
+            saved.tensors,
+            saved.record["state"],
+            model=training.model,
+            optimizer=training.optimizer,
+            objective=training.objective,
+            average=training.average,
+        )
+        return position
+
+    def after_step(self, epoch: int, step: int) -> None:
+        """Save, stop or report where it is time to. Raises Interrupted on every rank when the training is to end."""
+        self._steps += 1
+        decision = self._training.comm.agree(self._decide(epoch, step))
+        if decision == _OVERTAKEN:
+            raise self._overtaken or Interrupted(f"another run has taken over the training in {self._folder}")
+        if self._training.comm.rank == 0:
+            if decision != _GO_ON:
+                self._begin(Position(epoch=epoch, step=step + 1))
+            if decision == _STOP or self._last(epoch, step):
+                self._settle()
+            self._show(epoch, step)
+        if decision == _STOP:
+            raise Interrupted(
+                f"stopped in epoch {epoch} after step {step + 1}; the work is saved. Run the same command to go on."
+            )
+
+    def close(self) -> None:
+        """End the writing thread; what it was writing is finished first."""
+        self._writer.shutdown()
+
+    def _decide(self, epoch: int, step: int) -> int:
+        if self._training.comm.rank:
+            return _GO_ON
+        steps, seconds = self._resources.checkpoint_steps, self._resources.checkpoint_seconds
+        try:
+            if self._writing and (
+                self._writing.done() or self._now().reaches(self._durable, steps=steps, seconds=seconds)
+            ):
+                self._settle()
+        except Interrupted as error:
+            self._overtaken = error
+            return _OVERTAKEN
+        if self._last(epoch, step):
+            return _SAVE
+        if self._stopping():
+            return _STOP
+        due = self._now().reaches(self._begun, steps=steps and steps / 2, seconds=seconds / 2)
+        return _SAVE if due and not self._writing else _GO_ON
+
+    def _last(self, epoch: int, step: int) -> bool:
+        training = self._training
+        return training.objective.done or (epoch == training.recipe.epochs - 1 and step == training.steps - 1)
+
+    def _begin(self, position: Position) -> None:
+        """Copy the state and let the thread write it."""
+        assert self._checkpoints is not None
+        self._settle()
+        training = self._training
+        tensors, state = capture(training.model, training.optimizer, training.objective, training.average)
+        record = {
+            "position": position.model_dump(),
+            "history": list(training.history),
+            "losses": list(training.losses),
+            "state": state,
+            "identity": self._identity,
+            "environment": self._environment,
+        }
+        self._begun = self._now()
+        self._writing = self._writer.submit(self._checkpoints.save, position, Saved(tensors, record))
+
+    def _settle(self) -> None:
+        """Wait until what is being written is on disk. Raises what the writing raised."""
+        if self._writing:
+            writing, self._writing = self._writing, None
+            writing.result()
+            self._durable = self._begun
+
+    def _now(self) -> _Mark:
+        return _Mark(self._steps, time.monotonic())
+
+    def _newest(self) -> bytes:
+        if self._checkpoints is None:
+            return b""
+        saved, damaged = self._checkpoints.newest()
+        for sentence in damaged:
+            _log.warning("%s", sentence)
+        if damaged:
+            self._report(warning=" ".join(damaged))
+        return saved.pack() if saved else b""
+
+    def _check(self, record: dict[str, Any]) -> None:
+        """A checkpoint continues exactly the training, and in exact mode the arithmetic, that it was written by."""
+        remedy = f"Go on where it was begun, or remove {self._folder} to start over."
+        if changes := _differences(record["identity"], self._identity):
+            raise VitopsError(f"the checkpoints in {self._folder} belong to another training ({changes}). {remedy}")
+        if changes := _differences(record["environment"], self._environment):
+            message = f"the checkpoint was written where arithmetic differs ({changes})"
+            if self._resources.mode == "exact":
+                raise VitopsError(f"{message}: the result would not have the same bits. {remedy}")
+            _log.warning("%s", message)
+
+    def _show(self, epoch: int, step: int) -> None:
+        training, now = self._training, time.monotonic()
+        last = step == training.steps - 1
+        if now - self._reported_at < _REPORT_SECONDS and not last:
+            return
+        self._reported_at = now
+        self._report(
+            epoch=epoch,
+            step=step + 1,
+            epochs=training.recipe.epochs,
+            steps=training.steps,
+            loss=training.losses[-1],
+            lr=training.rate(epoch, step),
+        )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> str:
+    """``name: old -> new`` for each leaf where two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = [_differences(old.get(k), new.get(k), f"{name}.{k}".lstrip(".")) for k in sorted({*old, *new})]
+        return ", ".join(part for part in parts if part)
+    return "" if old == new else f"{name}: {old} -> {new}"
