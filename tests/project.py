@@ -28,6 +28,13 @@ class Project:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(REPOSITORY / name, folder / name)
 
+    def copy(self, folder: Path) -> "Project":
+        """The project with its code, store and data in another folder, to be disturbed."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        twin = Project.__new__(Project)
+        twin.folder = folder
+        return twin
+
     def command(self, *arguments: str) -> list[str]:
         """The argument vector of ``vitops ...``."""
         return [str(Path(sys.executable).with_name("vitops")), *arguments]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 from PIL import Image
@@ -21,8 +20,9 @@ def test_a_fresh_project_plans_to_run_the_first_stage_and_to_wait_with_the_rest(
     assert all(road.planned[name]["key"] is None for name in STAGES[1:])
 
 
-def test_the_first_run_executes_every_stage_and_the_second_none(road):
-    assert statuses(road.document) == dict.fromkeys(STAGES, "executed")
+def test_every_stage_is_executed_once_and_never_again(road):
+    assert statuses(road.first) == dict.fromkeys(STAGES[:4], "executed")
+    assert statuses(road.document) == dict.fromkeys(STAGES[:4], "hit") | dict.fromkeys(STAGES[4:], "executed")
     assert {stage["status"] for stage in road.project.plan().values()} == {"hit"}
     again = road.project.run()
     assert statuses(again) == dict.fromkeys(STAGES, "hit")
@@ -69,7 +69,7 @@ def test_the_report_is_one_offline_page(road):
 
 
 def test_an_altered_blob_is_named_and_the_next_run_repairs_it(road, tmp_path):
-    copy = _copied(road.project, tmp_path)
+    copy = road.project.copy(tmp_path)
     teacher = road.document["stages"][3]["digest"]
     weights = json.loads(copy.vitops("show", teacher, "--json").stdout)["files"][-1]
     blob = copy.folder / ".vitops/objects/blobs" / weights["sha256"][:2] / weights["sha256"]
@@ -87,7 +87,7 @@ def test_an_altered_blob_is_named_and_the_next_run_repairs_it(road, tmp_path):
 
 
 def test_editing_the_students_loss_runs_the_student_alone_and_a_comment_nothing(road, tmp_path):
-    copy = _copied(road.project, tmp_path)
+    copy = road.project.copy(tmp_path)
     loss = copy.folder / "vitops/losses/deit_lt.py"
     text = loss.read_text()
     loss.write_text("# A remark.\n" + text)
@@ -104,7 +104,7 @@ def test_editing_the_students_loss_runs_the_student_alone_and_a_comment_nothing(
 
 
 def test_a_changed_parameter_of_the_end_leaves_the_beginning_alone(road, tmp_path):
-    copy = _copied(road.project, tmp_path)
+    copy = road.project.copy(tmp_path)
     planned = copy.plan("--set", "quantize.images=40")
     assert {name for name, stage in planned.items() if stage["status"] != "hit"} == {
         "quantize",
@@ -117,9 +117,13 @@ def test_a_changed_parameter_of_the_end_leaves_the_beginning_alone(road, tmp_pat
     assert statuses(document)["quantize"] == "executed"
 
 
-def _copied(project: Project, folder) -> Project:
-    """The project with its store and data, to be disturbed."""
-    shutil.copytree(project.folder, folder, dirs_exist_ok=True)
-    copy = Project.__new__(Project)
-    copy.folder = folder
-    return copy
+def test_the_compress_flow_takes_models_by_digest(road, tmp_path):
+    copy = road.project.copy(tmp_path)
+    made = digests(road.document)
+    options = ("--set", f"student={made['student']}", "--set", f"teacher={made['teacher']}")
+    done = copy.vitops("run", "small", "--file", str(TINY), "--json", *options)
+    assert done.returncode == 0, f"{done.stderr}\n{copy.log()}"
+    document = json.loads(done.stdout)
+    assert statuses(document) == dict.fromkeys(DATA, "hit") | dict.fromkeys(STAGES[5:], "executed")
+    lineage = json.loads(copy.vitops("lineage", "small/package", "--json").stdout)
+    assert {"teacher", "student", "prune"} <= {entry["stage"] for entry in lineage["receipts"]}

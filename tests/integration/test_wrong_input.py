@@ -1,12 +1,16 @@
 """What a user gets wrong is one paragraph with file, line, key or path, an exit code, and a store that verifies."""
 
+import contextlib
+import os
+import shutil
 import subprocess
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from project import Project
+from project import TINY, Project
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,38 @@ def test_a_truncated_jpeg_and_an_empty_class_stop_the_run_by_name(tmp_path):
     _write_archive(archive)
     assert project.vitops("run", "quickstart", "--set", "dataset=own", "--until", "split").returncode == 0
     assert project.vitops("verify").returncode == 0
+
+
+def test_a_full_disk_is_named_and_room_is_all_it_takes_to_go_on(road, tmp_path):
+    project = road.begun.copy(tmp_path / "project")
+    store = tmp_path / "store"
+    with _small_disk(store, "64m") as resize:
+        shutil.copytree(project.folder / ".vitops", store, dirs_exist_ok=True)
+        used = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
+        resize(used + (1 << 20))
+        command = ("run", "tiny", "--file", str(TINY), "--until", "student")
+        paragraph = said(project.vitops(*command, VITOPS_HOME=str(store)), 1)
+        assert "full" in paragraph or "No space left" in paragraph
+        assert project.vitops("verify", VITOPS_HOME=str(store)).returncode == 0
+        resize(64 << 20)
+        assert project.vitops(*command, VITOPS_HOME=str(store)).returncode == 0
+
+
+@contextlib.contextmanager
+def _small_disk(folder: Path, size: str) -> Iterator[Callable[[int], None]]:
+    """A disk of its own under ``folder``; yields a function that changes its size in bytes."""
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root; tests/unit/lineage/test_store_faults.py goes without")
+    _mount(folder, f"size={size}")
+    try:
+        yield lambda size: _mount(folder, f"remount,size={size}")
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def _mount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
 
 
 def _own_pictures(project: Project) -> None:
