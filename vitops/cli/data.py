@@ -11,13 +11,12 @@ import typer
 
 from vitops.config.load import find_root, load, store_home
 from vitops.data import stage
+from vitops.data.dvc_process import REPORT
 from vitops.data.tied import die_with_parent
 from vitops.errors import UsageError, VitopsError
 from vitops.plan import data_code
 from vitops.store.stat_memo import StatMemo
 
-REPORT = "VITOPS_STAGE_REPORT"
-"""Names the file in which a stage that vitops itself started through DVC says how it ended."""
 _CODE_OF = {"arrive": ("ingest",), "configure": ("ingest", "validate", "split")}
 
 
@@ -80,14 +79,12 @@ def _tell(outcome: dict[str, str | int]) -> None:
 
 def _check_code(root: Path, dataset: str, action: str) -> None:
     """DVC decided by the digests in data/stages.json: they must be those of the code that is about to run."""
-    datasets, memo = load(root).datasets, _memo(root)
-    if dataset not in datasets:
-        raise UsageError(f"pipelines.yaml: datasets: has no {dataset!r}; it has {', '.join(datasets)}")
+    declared, memo = load(root).dataset(dataset), _memo(root)
     try:
         written = json.loads((root / data_code.FILE).read_bytes()).get(dataset, {})
     except (OSError, ValueError):
         written = {}
-    current = data_code.digests({dataset: datasets[dataset]}, memo)[dataset]
+    current = data_code.digests({dataset: declared}, memo)[dataset]
     memo.save()
     for kind in _CODE_OF.get(action, (action,)):
         if written.get(kind) != current[kind]:

@@ -53,12 +53,19 @@ class Loaded:
     trees: dict[str, Tree]
     """Pipelines as written, with their profiles."""
     profile: str | None
-    overrides: tuple[str, ...]
+    overrides: tuple[Tree, ...]
+    """What is laid over the pipeline that is asked for."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The pipelines, in the file's order."""
         return tuple(self.trees)
+
+    def dataset(self, name: str) -> Dataset:
+        """One dataset. Raises UsageError for an unknown name."""
+        if name not in self.datasets:
+            raise UsageError(f"{FILE}: datasets: has no '{name}'{did_you_mean(name, self.datasets)}")
+        return self.datasets[name]
 
     def profiles(self, name: str) -> tuple[str, ...]:
         """The profiles of one pipeline, in the file's order."""
@@ -68,7 +75,7 @@ class Loaded:
         """One pipeline with its profile and the overrides. Raises UsageError."""
         tree = self._with_profile(name, self.profile)
         for override in self.overrides:
-            tree = tree.overlaid(_override(override))
+            tree = tree.overlaid(override)
         return self._validated(name, tree)
 
     def only(self, name: str) -> Project:
@@ -117,23 +124,32 @@ class Loaded:
         return pipeline
 
 
-def load(root: Path, *, file: Path | None = None, profile: str | None = None, overrides: Sequence[str] = ()) -> Loaded:
+def load(
+    root: Path,
+    *,
+    file: Path | None = None,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+) -> Loaded:
     """Read ``root``'s pipelines.yaml, or the pipelines of ``file`` beside its datasets.
 
     ``profile`` applies to the pipeline that is asked for; ``overrides`` are ``a.b=c`` with a key path inside it and a
-    value in YAML. Raises UsageError, one line for each problem, with file, line and key.
+    value in YAML, and ``workers`` is a last one for resources.workers. Raises UsageError, one line for each problem,
+    with file, line and key.
     """
     main = _top(root / FILE, keys=("datasets", "pipelines"))
     other = main
     if file is not None and file.resolve() != (root / FILE).resolve():
         other = _top(file, keys=("pipelines",))
         _same_datasets(main, other)
-    for override in overrides:
-        _override(override)
+    laid = [_override(override) for override in overrides]
+    if workers is not None:
+        laid.append(_laid(("resources", "workers"), workers, shown=f"--workers {workers}"))
     datasets: dict[str, Dataset] = _validate(dict[str, Dataset], main.under(("datasets",)), ("datasets",))
     written = other.under(("pipelines",))
     trees = {name: written.under((name,)) for name in written.value}
-    return Loaded(root, _shown(file or root / FILE), datasets, trees, profile, tuple(overrides))
+    return Loaded(root, _shown(file or root / FILE), datasets, trees, profile, tuple(laid))
 
 
 def _top(path: Path, *, keys: Sequence[str]) -> Tree:
@@ -217,9 +233,14 @@ def _override(text: str) -> Tree:
         parsed = parse(value, name="value").value
     except UsageError as error:
         raise UsageError(f"{shown}: {str(error).partition(': ')[2]}") from None
+    return _laid(keys, parsed, shown=shown)
+
+
+def _laid(keys: tuple[str, ...], value: Any, *, shown: str) -> Tree:
+    """The tree with ``value`` alone, which messages call ``shown``."""
     for key in reversed(keys):
-        parsed = {key: parsed}
-    return Tree(parsed, {keys[:end]: shown for end in range(len(keys) + 1)})
+        value = {key: value}
+    return Tree(value, {keys[:end]: shown for end in range(len(keys) + 1)})
 
 
 def _validate(annotation: Any, tree: Tree, below: KeyPath) -> Any:

@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from vitops.config.base import KeyProblem, Section
 from vitops.config.merge import Tree
+from vitops.config.pipelines import DIGEST_PATTERN
+from vitops.config.training import RANDAUGMENT_PATTERN
 from vitops.config.yaml_lines import KeyPath
 
 MOST = 10
@@ -33,6 +35,10 @@ _LIMITS = {
     "greater_than": ("gt", "greater than"),
     "less_than_equal": ("le", "at most"),
     "less_than": ("lt", "less than"),
+}
+_PATTERNS = {
+    DIGEST_PATTERN: "must be the 64 hex digits of an artifact's digest, as `vitops show PIPELINE/STAGE` prints it",
+    RANDAUGMENT_PATTERN: "must be a policy string of timm, e.g. rand-m9-mstd0.5-inc1",
 }
 
 
@@ -92,6 +98,8 @@ def _message(detail: ErrorDetails, path: KeyPath, kind: Any) -> tuple[KeyPath, s
             return path, str(context["error"])
         case "string_pattern_mismatch" if detail["loc"][-1] == "[key]":
             return path, NAME_RULE
+        case "string_pattern_mismatch" if context["pattern"] in _PATTERNS:
+            return path, f"{_PATTERNS[context['pattern']]}, got {_shown(detail['input'])}"
         case limit if limit in _LIMITS:
             field, words = _LIMITS[limit]
             return path, f"must be {words} {context[field]:g}, got {_shown(detail['input'])}"

@@ -8,6 +8,7 @@ from vitops.config.base import KeyProblem, Section
 from vitops.config.models import CifarResNet, Model
 from vitops.config.objectives import Ldam, Objective, drw_of
 
+RANDAUGMENT_PATTERN = r"^rand(-[a-z]+[0-9.]+)*$"
 Triple = tuple[float, float, float]
 
 
@@ -61,7 +62,7 @@ class Augment(Section):
     crop: Crop | None = None
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip (0 for digits)."""
-    randaugment: str | None = Field(None, pattern=r"^rand(-[a-z]+[0-9.]+)*$")
+    randaugment: str | None = Field(None, pattern=RANDAUGMENT_PATTERN)
     """timm's policy string, e.g. ``rand-m9-mstd0.5-inc1``."""
     erasing: float = Field(0.0, ge=0, le=1)
     """Probability of random erasing with pixel noise."""

@@ -16,7 +16,7 @@ def resolve(prefix: str, digests: Iterable[str], *, what: str) -> str:
     """
     known = sorted(set(digests))
     if not re.fullmatch(rf"[0-9a-f]{{{SHORTEST},64}}", prefix):
-        raise UsageError(f"{prefix!r} is no {what}: give {SHORTEST} to 64 hex digits of its digest.")
+        raise UsageError(f"{prefix!r} is no {what}: give {SHORTEST} to 64 hex digits of its digest, or PIPELINE/STAGE.")
     found = [digest for digest in known if digest.startswith(prefix)]
     if len(found) == 1:
         return found[0]

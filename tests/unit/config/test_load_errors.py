@@ -177,3 +177,33 @@ def test_the_store_is_in_the_project_unless_the_environment_moves_it(project, mo
     assert store_home(project.root) == project.root / ".vitops"
     monkeypatch.setenv("VITOPS_HOME", "elsewhere")
     assert store_home(Path("/somewhere")) == project.root / "elsewhere"
+
+
+def test_an_unknown_dataset_is_named_with_the_nearest(project, refused) -> None:
+    loaded = project.load()
+    assert loaded.dataset("digits") is loaded.datasets["digits"]
+    said = refused(loaded.dataset, "digit")
+    assert said == "pipelines.yaml: datasets: has no 'digit'; did you mean 'digits'?"
+
+
+def test_a_wrong_worker_count_is_told_as_it_was_typed(project, refused) -> None:
+    said = refused(load(project.root, workers=3).only, "first")
+    assert said == "--workers 3: pipelines.first.resources.workers: must be a power of two, got 3"
+    said = refused(load(project.root, workers=8).only, "first")
+    assert "pipelines.first.teacher.micro_batches" in said and "--workers" in said
+
+
+def test_a_value_that_does_not_fit_its_pattern_is_told_with_an_example(project, refused) -> None:
+    said = refused(project.load("teacher.augment.randaugment=augmix-m3").only, "first")
+    assert said == (
+        "--set teacher.augment.randaugment=augmix-m3: pipelines.first.teacher.augment.randaugment: "
+        'must be a policy string of timm, e.g. rand-m9-mstd0.5-inc1, got "augmix-m3"'
+    )
+
+
+def test_a_digest_that_is_none_is_told_where_one_finds_it(project, refused) -> None:
+    text = "pipelines:\n  first: {flow: compress, dataset: digits, split: longtail, student: 12ab, teacher: 12ab}\n"
+    (project.root / "other.yaml").write_text(text)
+    said = refused(project.load(file=project.root / "other.yaml").only, "first")
+    assert "pipelines.first.student: must be the 64 hex digits of an artifact's digest" in said
+    assert "should match pattern" not in said
