@@ -9,10 +9,10 @@ from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
 from vitops.plan.code import code_digest, vitops_package
 from vitops.plan.execute import Place
-from vitops.plan.plan import Planned, plan, wanted
+from vitops.plan.plan import Planned, plan, resolved
 from vitops.plan.record import RunRecord, new_run_id
 from vitops.plan.request import RunRequest
-from vitops.plan.stages import Stage, stages
+from vitops.plan.stages import Stage
 from vitops.store.artifacts import Store
 
 
@@ -29,7 +29,7 @@ class Opened:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The stages that the request asks for, upstream first."""
-        return wanted(stages(self.project, self.request.pipeline), self.request.until)
+        return resolved(self.store, self.project, self.request.pipeline, until=self.request.until)
 
     @property
     def resources(self) -> Resources:
@@ -57,7 +57,9 @@ class Opened:
 def open_project(request: RunRequest) -> Opened:
     """Load and validate what the request names. Raises UsageError."""
     root = request.root.resolve()
-    loaded = load(root, file=request.file, profile=request.profile, overrides=_overrides(request))
+    loaded = load(
+        root, file=request.file, profile=request.profile, overrides=request.overrides, workers=request.workers
+    )
     project = loaded.only(request.pipeline)
     home = request.home or store_home(root)
     return Opened(request=request, root=root, project=project, store=_store(home), ledger=Ledger(home))
@@ -70,8 +72,3 @@ def _store(home: Path) -> Store:
         raise UsageError(
             f"{home}: cannot hold the store ({error.strerror}). Set VITOPS_HOME to a folder that can be written."
         ) from error
-
-
-def _overrides(request: RunRequest) -> tuple[str, ...]:
-    workers = () if request.workers is None else (f"resources.workers={request.workers}",)
-    return (*request.overrides, *workers)

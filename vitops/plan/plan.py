@@ -15,7 +15,7 @@ from vitops.config.problems import did_you_mean
 from vitops.data import versions
 from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
-from vitops.plan import data_code
+from vitops.plan import data_code, pinned
 from vitops.plan.changes import Change, History, changes
 from vitops.plan.code import CodeDigest, code_digest, vitops_package
 from vitops.plan.definitions import Package
@@ -77,6 +77,12 @@ def wanted(pipeline: Sequence[Stage], until: str | None) -> tuple[Stage, ...]:
     return tuple(stage for stage in pipeline if stage.name in needed)
 
 
+def resolved(store: Store, project: Project, name: str, *, until: str | None = None) -> tuple[Stage, ...]:
+    """The stages that are asked for, with everything that their keys need. Raises UsageError."""
+    chosen = wanted(stages(project, name), until)
+    return pinned.rooted(chosen, pipeline=project.pipelines[name], name=name, store=store)
+
+
 def document(pipeline: str, planned: list[Planned]) -> JSON:
     """The plan as the JSON document that ``plan --json`` prints."""
     return {"pipeline": pipeline, "stages": [stage.to_json() for stage in planned]}
@@ -86,19 +92,19 @@ def examine(
     root: Path, store: Store, ledger: Ledger, project: Project, name: str, *, until: str | None = None
 ) -> list[Examined]:
     """Like ``plan``, with the changes that led to each status."""
-    chosen = wanted(stages(project, name), until)
+    chosen = resolved(store, project, name, until=until)
     package = vitops_package(store.memo)
-    data = _data_status(root, store, project, name, package)
     source = source_input(root, project.pipelines[name].dataset, store.memo)
+    data = _data_status(root, store, project, name, package)
     return examine_stages(chosen, pipeline=name, data=data, source=source, store=store, ledger=ledger, package=package)
 
 
 def source_input(root: Path, dataset: str, memo: StatMemo) -> dict[str, str]:
-    """The one input of an ``ingest`` that no stage makes: ``source`` -> SHA-256; nothing while there is no source."""
-    try:
-        return {"source": versions.source_digest(root, dataset, memo)}
-    except UsageError:  # the ingest itself says where to put it
-        return {}
+    """The one input of an ``ingest`` that no stage makes: ``source`` -> SHA-256.
+
+    Raises UsageError where there is no source: no data stage hits without it, and none can run.
+    """
+    return {"source": versions.source_digest(root, dataset, memo)}
 
 
 def _data_status(
@@ -166,8 +172,9 @@ class _Planner:
     ) -> tuple[Status, str | None, str]:
         """Status, digest and reason; an empty reason leaves it to the changes."""
         if key is None:
-            missing = sorted({stage.inputs[role] for role, digest in inputs.items() if digest is None})
-            return "waits", None, f"waits for {', '.join(missing)}"
+            missing = {stage.inputs[role] for role, digest in inputs.items() if digest is None}
+            first = next(name for name in self._digests if name in missing)
+            return "waits", None, f"waits for {first}"
         if stage.is_data:
             data = self._data[stage.kind]
             return ("hit", data.digest, data.reason or "unchanged") if data.unchanged else ("run", None, data.reason)

@@ -6,7 +6,7 @@ roots are its library function, the implementations that its own parameters sele
 and the configuration classes themselves; tasks and flows never count. All stages but the report are exact.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -23,6 +23,8 @@ DISTRIBUTED_KINDS = ("train", "prune")
 """Kinds that run on several workers; their count changes bits in ``fast`` mode alone."""
 
 PRUNED_MODEL = "vitops.models.pruned_vit:build"
+Rebuilt = type[Section] | str
+"""What a model was built from: the class of its section, or what the artifact of that digest says."""
 
 _FUNCTIONS = {
     "ingest": "vitops.data.ingest:ingest",
@@ -69,6 +71,8 @@ class Stage:
     """Role -> name of the stage whose output fills it."""
     pinned: Mapping[str, str] = field(default_factory=dict)
     """Role -> digest of an artifact that the configuration names."""
+    rebuilds: tuple[str, ...] = ()
+    """Digests of pinned models that it rebuilds: ``plan.pinned`` adds their architectures to ``roots``."""
     exactness: Literal["exact", "measured"] = "exact"
     resources: JSON = field(default_factory=dict)
     """The pipeline's ``resources``; only what ``environment`` repeats is in the key."""
@@ -101,7 +105,7 @@ def libraries(kind: str) -> tuple[str, ...]:
 
 
 def architectures() -> tuple[type[Section], ...]:
-    """Every class of ``model:`` sections: what an artifact that only a digest names may have been built from."""
+    """Every class of ``model:`` sections: what a model that only a digest names may have been built from."""
     classes: tuple[type[Section], ...] = get_args(get_args(Model)[0])
     return classes
 
@@ -145,10 +149,13 @@ class _Flow:
             return self._retrain(pipeline)
         assert isinstance(pipeline, Compress), pipeline.dataset
         pinned = {"student": pipeline.student, "teacher": pipeline.teacher}
-        return self._compressed(pipeline, {}, pinned, {role: architectures() for role in pinned})
+        return self._compressed(pipeline, {}, pinned, {role: (digest,) for role, digest in pinned.items()})
 
     def _retrain(self, pipeline: Retrain) -> tuple[Stage, ...]:
-        models = {"student": (type(pipeline.student.model),), "teacher": (type(pipeline.teacher.model),)}
+        models: dict[str, tuple[Rebuilt, ...]] = {
+            "student": (type(pipeline.student.model),),
+            "teacher": (type(pipeline.teacher.model),),
+        }
         trained = {"student": "student", "teacher": "teacher"}
         return (
             self._stage("teacher", "train", pipeline.teacher),
@@ -163,7 +170,7 @@ class _Flow:
         pipeline: Retrain | Compress,
         inputs: dict[str, str],
         pinned: dict[str, str],
-        models: Mapping[str, tuple[type[Section], ...]],
+        models: Mapping[str, tuple[Rebuilt, ...]],
     ) -> tuple[Stage, ...]:
         """Everything from ``prune`` on; student and teacher come from stages (``inputs``) or are ``pinned``."""
         renamed = {"student": "model", "teacher": "teacher"}
@@ -200,18 +207,18 @@ class _Flow:
         *,
         inputs: Mapping[str, str] | None = None,
         pinned: Mapping[str, str] | None = None,
-        rebuilds: Iterable[type[Section]] = (),
+        rebuilds: Sequence[Rebuilt] = (),
         named: bool = False,
     ) -> Stage:
-        """A stage that reads the split, and rebuilds models of the classes ``rebuilds`` from their artifacts.
+        """A stage that reads the split, and rebuilds the models ``rebuilds`` from their artifacts.
 
         ``named``: its output names the pipeline, which therefore is one of its parameters.
         """
         sections = [] if config is None else config.sections()
         function = _FUNCTIONS.get(kind) or (config.implementation if config else None)
         assert function is not None, kind
-        rebuilt = [section.implementation for section in rebuilds if section.implementation]
-        pruned = [PRUNED_MODEL] if rebuilt and kind != "train" else []
+        rebuilt = [model.implementation for model in rebuilds if not isinstance(model, str) and model.implementation]
+        pruned = [PRUNED_MODEL] if rebuilds and kind != "train" else []
         return Stage(
             name=name,
             kind=kind,
@@ -225,6 +232,7 @@ class _Flow:
             environment=self._environment(kind),
             inputs={"split": "split", **(inputs or {})},
             pinned=dict(pinned or {}),
+            rebuilds=tuple(model for model in rebuilds if isinstance(model, str)),
             exactness="measured" if kind == "report" else "exact",
             resources=self._pipeline.resources.parameters(),
         )

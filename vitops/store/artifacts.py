@@ -2,8 +2,9 @@
 
 Laws: a blob is named by the SHA-256 of its bytes and a manifest by its digest, and neither is ever changed; blobs are
 on disk before the manifest that names them, so an artifact is there completely or not at all; files leave the store
-only through ``materialize``, which hashes what it hands out; publishing the same bytes again changes nothing but heals
-a blob that was altered. What a killed process left in ``tmp/`` is removed when the store is opened next.
+only through ``materialize`` and ``read``, which hash what they hand out; publishing the same bytes again changes
+nothing but heals a blob that was altered. What a killed process left in ``tmp/`` is removed when the store is opened
+next.
 
     objects/blobs/<aa>/<sha256>     files, read-only
     objects/manifests/<digest>.json the files of an artifact
@@ -11,6 +12,7 @@ a blob that was altered. What a killed process left in ``tmp/`` is removed when 
     cache/ tmp/                     may be deleted whenever no vitops process runs
 """
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -90,6 +92,22 @@ class Store:
         if (found := manifest.digest(entries)) != digest:
             raise _altered(digest, path, expected=digest, found=found)
         return entries
+
+    def read(self, digest: str, path: str) -> bytes | None:
+        """One file of the artifact, hashed; None if it has no such file.
+
+        Raises UsageError for an artifact that is not here, VerificationError for an altered one.
+        """
+        for entry in self.manifest(digest):
+            if entry.path == path:
+                blob = self.blob(entry.sha256)
+                data = blob.read_bytes() if blob.is_file() else b""
+                found = hashlib.sha256(data).hexdigest()
+                if found != entry.sha256:
+                    self.distrust(entry.sha256)
+                    raise _altered(digest, blob, expected=entry.sha256, found=found, name=path)
+                return data
+        return None
 
     def present(self, digest: str) -> bool:
         """Whether the artifact is complete and unaltered: files whose stat record changed since are hashed again."""

@@ -159,3 +159,22 @@ def test_schema_prints_and_writes_the_same(project, vitops) -> None:
     written = vitops("schema", "--write")
     assert (written.code, written.out) == (0, "")
     assert (project / "docs/pipelines.schema.json").read_text() == printed.out
+
+
+@pytest.mark.parametrize("verb", ["plan", "explain"])
+def test_a_missing_source_is_named_by_whoever_would_plan_with_it(project, vitops, verb) -> None:
+    result = vitops(verb, "cifar10-lt", "--json")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("pipelines.yaml: datasets.cifar10.source.path names data/raw/cifar10.tar")
+    assert result.err.count("\n") == 1
+
+
+def test_an_unknown_dataset_is_a_usage_error_with_the_nearest_name(project, vitops) -> None:
+    result = vitops("data", "ingest", "digit")
+    assert (result.code, result.err) == (2, "pipelines.yaml: datasets: has no 'digit'; did you mean 'digits'?\n")
+
+
+@pytest.mark.parametrize("verb", ["show", "lineage"])
+def test_what_is_no_digest_is_told_both_ways_to_name_an_artifact(project, vitops, verb) -> None:
+    result = vitops(verb, "student")
+    assert result.code == 2 and "64 hex digits of its digest, or PIPELINE/STAGE" in result.err

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitops.data.versions import DataStatus
+from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.receipts import statement
+from vitops.lineage.trace import trace
+from vitops.lineage.verify import verify
 from vitops.plan import explain as explanation
 from vitops.plan import plan as planning
 from vitops.plan.code import code_digest
@@ -281,11 +284,36 @@ def test_another_source_is_an_input_that_changed(tmp_path):
     assert len(set(keys)) == 3 and None not in keys
 
 
-def test_a_missing_source_is_left_to_the_ingest_to_report(tmp_path):
+def test_a_stage_that_waits_for_several_names_the_first(world):
+    last = stage("evaluate", "evaluate", "pkg.third:report", inputs={"a": "prune", "b": "student", "c": "split"})
+    world.stages = (*STAGES, last)
+    assert world.plan()[-1].reason == "waits for student"
+
+
+def test_a_damaged_receipt_is_not_believed_and_its_stage_gets_another(world):
+    _, digests = world.run()
+    path = Ledger(world.home).path(1)
+    raw = bytearray(path.read_bytes())
+    for position in (5, len(raw) // 2, len(raw) - 3):
+        damaged = raw.copy()
+        damaged[position] ^= 1
+        path.chmod(0o644)
+        path.write_bytes(damaged)
+        assert world.statuses() == {"split": "hit", "student": "hit", "prune": "run", "report": "waits"}
+    assert world.run() == (["prune"], digests)
+    assert set(world.statuses().values()) == {"hit"}
+    (problem,) = verify(world.home, None)
+    assert problem.path == path and problem.sentence.endswith("Restore the file from a backup.")
+    tree = trace(Ledger(world.home), digests["report"])
+    assert [node.digest for _, _, node, _ in tree.walk()] == [digests["report"], digests["prune"]]
+
+
+def test_a_missing_source_is_named_before_anything_is_planned(tmp_path):
     text = "datasets: {d: {source: {kind: folder, path: raw}, splits: {s: {kind: holdout}}}}\npipelines: {}\n"
     (tmp_path / "pipelines.yaml").write_text(text)
     store = Store(tmp_path / "home")
-    assert planning.source_input(tmp_path, "d", store.memo) == {}
+    with pytest.raises(UsageError, match="path names raw, which is not there"):
+        planning.source_input(tmp_path, "d", store.memo)
     (tmp_path / "raw" / "cat").mkdir(parents=True)
     (tmp_path / "raw" / "cat" / "1.png").write_bytes(b"1")
     first = planning.source_input(tmp_path, "d", store.memo)

@@ -238,3 +238,23 @@ def test_opening_a_store_makes_no_scratch_folder(tmp_path):
 def test_the_memo_of_a_store_is_in_its_cache(store):
     assert isinstance(store.memo, StatMemo)
     assert store.memo.folder == store.home / "cache/stat"
+
+
+def test_one_file_is_read_hashed(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "model.json").write_bytes(b"{}")
+    store = Store(tmp_path / "home")
+    digest = store.publish(folder, "train").digest
+    assert store.read(digest, "model.json") == b"{}"
+    assert store.read(digest, "weights") is None
+    with pytest.raises(UsageError):
+        store.read("0" * 64, "model.json")
+    blob = store.blob(store.manifest(digest)[0].sha256)
+    blob.chmod(0o644)
+    blob.write_bytes(b"[]")
+    with pytest.raises(VerificationError, match="is not what was published"):
+        store.read(digest, "model.json")
+    blob.unlink()
+    with pytest.raises(VerificationError, match="is not what was published"):
+        store.read(digest, "model.json")

@@ -1,0 +1,46 @@
+"""The architectures of pinned models: only their artifacts know what they were built from.
+
+Law: a stage that rebuilds a pinned model reaches the code of that model's architecture and of no other, so that one
+more architecture changes no key.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vitops.config.pipelines import AnyPipeline
+from vitops.config.problems import did_you_mean
+from vitops.errors import UsageError
+from vitops.plan.stages import Stage, architectures
+from vitops.store.artifacts import Store
+
+SPEC = "model.json"
+
+
+def rooted(chosen: Sequence[Stage], *, pipeline: AnyPipeline, name: str, store: Store) -> tuple[Stage, ...]:
+    """``chosen`` with the implementations of the pinned models that each stage rebuilds among its code roots.
+
+    Raises UsageError that names the key (``pipelines.<name>.student``) of a digest that is no model of the store.
+    """
+    keys = {value: f"pipelines.{name}.{field}" for field, value in pipeline if isinstance(value, str)}
+    wanted = sorted({digest for stage in chosen for digest in stage.rebuilds})
+    roots = {digest: _implementation(store, digest, key=keys[digest]) for digest in wanted}
+    return tuple(
+        replace(stage, roots=tuple(dict.fromkeys((*stage.roots, *(roots[digest] for digest in stage.rebuilds)))))
+        for stage in chosen
+    )
+
+
+def _implementation(store: Store, digest: str, *, key: str) -> str:
+    try:
+        data = store.read(digest, SPEC)
+    except UsageError as error:
+        raise UsageError(f"{key}: {error}") from error
+    if data is None:
+        raise UsageError(f"{key}: artifact {digest} is no model, for it has no {SPEC}: name one of a training stage")
+    kind = json.loads(data)["builder"]["kind"]
+    known = {section.model_fields["kind"].default: section.implementation for section in architectures()}
+    implementation = known.get(kind)
+    if implementation is None:
+        raise UsageError(f"{key}: artifact {digest} is a model of the unknown kind '{kind}'{did_you_mean(kind, known)}")
+    return implementation
