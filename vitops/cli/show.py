@@ -9,9 +9,9 @@ from vitops.cli.artifact import latest
 from vitops.cli.console import emit
 from vitops.cli.options import AsJson
 from vitops.config.load import find_root, store_home
+from vitops.lineage.data_folders import PATTERNS
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.receipts import DATA_KINDS
-from vitops.lineage.verify import DATA_FOLDERS
 from vitops.packaging.text import printable
 from vitops.store import manifest
 from vitops.store.artifacts import Store
@@ -62,7 +62,7 @@ def _artifact_folder(store: Store, digest: str) -> Path | None:
 
 def _data_folder(root: Path, digest: str) -> Path | None:
     """The data folder with that digest, every file of it hashed."""
-    for pattern in DATA_FOLDERS:
+    for pattern in PATTERNS:
         for folder in sorted(root.glob(pattern)):
             if (folder / manifest.NAME).is_file() and manifest.digest(manifest.read(folder)) == digest:
                 manifest.check(folder)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitops.errors import VitopsError
+from vitops.lineage import data_folders
 from vitops.lineage.ledger import START, Ledger
 from vitops.lineage.receipts import DATA_KINDS, Receipt
 from vitops.store import manifest
 from vitops.store.artifacts import Store
 from vitops.store.canonical import sha256_file
 
-DATA_FOLDERS = ("data/*/shards", "data/*/gates", "data/*/splits/*")
 RUN_AGAIN = "Run the pipeline that made it again."
 FROM_BACKUP = "Restore the file from a backup."
 
@@ -44,9 +44,9 @@ def problems(home: Path, root: Path | None) -> Iterator[Problem]:
     yield from _manifests(store)
     yield from _ledger(ledger, latest)
     yield from _receipts(store, latest)
-    yield from _folders(store.home, "checkpoints/**/")
-    for pattern in DATA_FOLDERS if root else ():
-        yield from _folders(root or home, pattern)
+    yield from _checkpoints(store)
+    if root is not None:
+        yield from (Problem(path, sentence) for path, sentence in data_folders.differences(root, ledger.entries()))
 
 
 def _strays(store: Store) -> Iterator[Problem]:
@@ -104,7 +104,7 @@ def _ledger(ledger: Ledger, latest: dict[str, Receipt]) -> Iterator[Problem]:
             entry = ledger.read(sequence)
         except (ValueError, OSError, RecursionError) as error:
             yield Problem(path, f"altered: {error}. {FROM_BACKUP}")
-            previous = _hash_or_none(path)
+            previous = None
             continue
         if previous is not None and entry.previous != previous:
             sentence = f"it follows an entry with SHA-256 {entry.previous}, but the one before has {previous}."
@@ -114,13 +114,6 @@ def _ledger(ledger: Ledger, latest: dict[str, Receipt]) -> Iterator[Problem]:
             latest[entry.receipt.key] = entry.receipt
     known = {ledger.path(sequence) for sequence in ledger.sequences()}
     yield from (_stray(path) for path in _walk(ledger.folder) if path not in known)
-
-
-def _hash_or_none(path: Path) -> str | None:
-    try:
-        return sha256_file(path)
-    except OSError:
-        return None
 
 
 def _receipts(store: Store, latest: dict[str, Receipt]) -> Iterator[Problem]:
@@ -136,9 +129,9 @@ def _receipts(store: Store, latest: dict[str, Receipt]) -> Iterator[Problem]:
             yield Problem(path, f"its files are not those that {claim} lists.")
 
 
-def _folders(top: Path, pattern: str) -> Iterator[Problem]:
-    """Folders that carry their own manifest; one without claims nothing (a stage that failed leaves such)."""
-    for folder in sorted(top.glob(pattern)):
+def _checkpoints(store: Store) -> Iterator[Problem]:
+    """Folders that carry their own manifest; one without claims nothing (a stage that was killed leaves such)."""
+    for folder in sorted(store.home.glob("checkpoints/**/")):
         if (folder / manifest.NAME).is_file():
             for path, sentence in manifest.differences(folder):
                 yield Problem(path, sentence)

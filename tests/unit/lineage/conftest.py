@@ -88,6 +88,12 @@ def lineage(tmp_path):
 
 
 @pytest.fixture
+def full_statement():
+    """Makes receipts about artifacts as they are."""
+    return make_statement
+
+
+@pytest.fixture
 def small():
     """Makes receipts about artifacts that need not exist."""
     return small_statement

@@ -198,3 +198,9 @@ def test_reading_an_absent_ledger_creates_nothing(tmp_path):
     with pytest.raises(UsageError):
         ledger.find("abcdef")
     assert not (tmp_path / "home").exists()
+
+
+def test_a_damaged_entry_alone_is_named_not_the_intact_one_after_it(ledger, small):
+    fill(ledger, small, 3)
+    overwrite(ledger.path(1), ledger.path(1).read_bytes().replace(b"ada", b"eve"))
+    assert list(problems(ledger)) == ["00000001.json"]

@@ -1,0 +1,95 @@
+"""Do the data folders hold what this project made? Their own manifests cannot say: who alters files may rewrite one.
+
+Laws: a folder is vouched for by any receipt of its dataset, stage and split that names its digest (DVC may have brought
+back an older version), or else by dvc.lock if it records the very bytes that are there (``dvc repro`` writes no
+receipt); one that neither a receipt nor dvc.lock knows claims nothing. A whole output that is not there is no problem,
+for DVC brings it back; one that is there without its manifest is.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vitops.lineage.receipts import DATA_KINDS, Receipt
+from vitops.store import manifest
+
+PATTERNS = ("data/*/shards", "data/*/gates", "data/*/splits/*")
+WAY_OUT = "Run the pipeline again, or take DVC's copy with `dvc checkout --force`."
+_FOLDERS = {"ingest": "shards", "validate": "gates", "split": "splits"}
+
+
+def differences(root: Path, receipts: Iterable[Receipt]) -> Iterator[tuple[Path, str]]:
+    """Every file below ``data/`` of the project that is not as it was made, with a sentence."""
+    known = _known(receipts)
+    recorded = _recorded(root)
+    there = {folder.relative_to(root).as_posix() for pattern in PATTERNS for folder in root.glob(pattern)}
+    claimed = {name for name in known if (root / _output(name)).is_dir()}
+    for name in sorted(there | claimed):
+        if (root / name).is_dir() or name in claimed:
+            yield from _folder(root, name, known.get(name, {}), recorded.get(_output(name)))
+
+
+def _folder(root: Path, name: str, known: dict[str, Receipt], recorded: str | None) -> Iterator[tuple[Path, str]]:
+    folder, file = root / name, root / name / manifest.NAME
+    if file.is_file() and (found := list(manifest.differences(folder))):
+        yield from found
+        return
+    digest = manifest.digest(manifest.read(folder)) if file.is_file() else None
+    unclaimed = not known and recorded is None
+    if unclaimed or digest in known or recorded == _dvc_md5(root / _output(name)):
+        return
+    if digest is None:
+        yield file, f"missing: {_claim(known)} names this folder. {WAY_OUT}"
+    else:
+        yield file, f"rewritten: the folder now has the digest {digest}, {_claim(known)} has another. {WAY_OUT}"
+
+
+def _known(receipts: Iterable[Receipt]) -> dict[str, dict[str, Receipt]]:
+    """Folder -> digests that receipts know it by, the newest last."""
+    known: dict[str, dict[str, Receipt]] = {}
+    for receipt in receipts:
+        dataset, split = receipt.parameters.get("dataset"), receipt.parameters.get("split", "")
+        if receipt.kind in DATA_KINDS and dataset:
+            name = f"data/{dataset}/{_FOLDERS[receipt.kind]}" + (f"/{split}" if split else "")
+            versions = known.setdefault(name, {})
+            versions.pop(receipt.digest, None)
+            versions[receipt.digest] = receipt
+    return known
+
+
+def _claim(known: dict[str, Receipt]) -> str:
+    if not known:
+        return "dvc.lock"
+    newest = list(known.values())[-1]
+    return f"receipt {newest.sequence} (stage {newest.stage} of {newest.pipeline})"
+
+
+def _output(name: str) -> str:
+    """The folder that DVC tracks: all splits are one."""
+    return "/".join(name.split("/")[:3])
+
+
+def _recorded(root: Path) -> dict[str, str]:
+    """Output -> md5 that dvc.lock records; nothing where it is missing or unreadable, which every plan says."""
+    try:
+        stages: dict[str, Any] = yaml.safe_load((root / "dvc.lock").read_bytes())["stages"]
+        outputs = [output for stage in stages.values() for output in stage.get("outs", [])]
+        return {output["path"]: output.get("md5", "") for output in outputs}
+    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _dvc_md5(output: Path) -> str:
+    """What DVC names a folder: the md5 of the sorted list of its files' md5."""
+    files = {path.relative_to(output).as_posix(): path for path in output.rglob("*") if path.is_file()}
+    listing = [{"md5": _md5(path), "relpath": name} for name, path in sorted(files.items())]
+    return hashlib.md5(json.dumps(listing).encode()).hexdigest() + ".dir"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
