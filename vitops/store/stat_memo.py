@@ -31,7 +31,7 @@ class StatMemo:
     """Values by (namespace, name) in ``<folder>/<namespace>.json``: plain JSON, so tuples come back as lists.
 
     What changed is written by ``save``, or by itself when the memo or the process ends; entries that other processes
-    saved before are kept.
+    saved before are kept, except those of a file that is gone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -82,7 +82,9 @@ def _save(folder: Path, changed: dict[str, dict[str, Any]]) -> None:
         entries = cache_file.load(_path(folder, namespace)) or {}
         for name, entry in list(changes.items()):
             _put(entries, name, entry)
-        cache_file.save(_path(folder, namespace), entries)
+        cache_file.save(
+            _path(folder, namespace), {name: entry for name, entry in entries.items() if _alive(name, entry)}
+        )
 
 
 def _path(folder: Path, namespace: str) -> Path:
@@ -94,6 +96,11 @@ def _put(entries: dict[str, Any], name: str, entry: dict[str, Any] | None) -> No
         entries.pop(name, None)
     else:
         entries[name] = entry
+
+
+def _alive(name: str, entry: dict[str, Any]) -> bool:
+    """Whether the file is still there; an entry of several files has a name of its own, which tells nothing."""
+    return len(entry["stat"]) > 1 or Path(name).exists()
 
 
 def _stat(path: Path) -> Stat | None:

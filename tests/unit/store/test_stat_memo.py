@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from vitops.store import cache_file
 from vitops.store.stat_memo import COARSE_TICK, FINE_TICK, SECOND, StatMemo, _settled
 
 
@@ -143,3 +144,18 @@ def test_forget_makes_it_compute_again(tmp_path, counted):
     memo.forget("text", path)
     memo.value("text", path, compute)
     assert len(calls) == 2
+
+
+def test_entries_of_files_that_are_gone_are_dropped(tmp_path, counted):
+    path, compute, _ = counted
+    other = tmp_path / "other"
+    other.write_bytes(b"2")
+    time.sleep(0.03)
+    memo = StatMemo(tmp_path / "cache")
+    memo.value("text", path, compute)
+    memo.group("text", "both", [path, other], lambda: "both")
+    memo.save()
+    path.unlink()
+    memo.value("text", other, compute)
+    memo.save()
+    assert set(cache_file.load(tmp_path / "cache/text.json")) == {str(other), "both"}
