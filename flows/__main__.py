@@ -16,7 +16,11 @@ def main(folder: Path, parent: int) -> int:
     die_with_parent(parent)
     request = RunRequest.model_validate_json((folder / "request.json").read_text())
     code, error = _run(request)
-    write_atomically(folder / "outcome.json", {"exit_code": code, "error": error})
+    try:
+        write_atomically(folder / "outcome.json", {"exit_code": code, "error": error})
+    except VitopsError as lost:
+        sys.stderr.write(f"{error or ''}\n{lost}\n")
+        return lost.exit_code
     return code
 
 

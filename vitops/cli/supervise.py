@@ -119,4 +119,6 @@ def _result(folder: Path, returncode: int, *, stopped: bool) -> tuple[int, str |
     if stopped:
         return INTERRUPTED, "interrupted; run the same command again to resume"
     reason = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
-    return 1, f"the flow process ended without a result ({reason}); its output is in {folder / 'log.txt'}"
+    error = f"the flow process ended without a result ({reason}); its output is in {folder / 'log.txt'}"
+    write_atomically(folder / "outcome.json", {"exit_code": 1, "error": error})  # a disk that takes none is named
+    return 1, error

@@ -75,13 +75,11 @@ def recorded(place: Place, stage: Stage, *, key: str | None = None) -> Iterator[
     place.record.update(stage.name, key=key, status="running")
     try:
         yield
-    except Interrupted:
-        place.record.update(stage.name, status="interrupted")
-        raise
     except Exception as error:
-        with suppress(OSError):  # a full disk must not hide the error that it caused
-            place.record.update(stage.name, status="failed")
-        raise error
+        status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        with suppress(OSError, VitopsError):  # a full disk must not hide the error that it caused
+            place.record.update(stage.name, status=status)
+        raise
 
 
 def unchanged_code(place: Place, stage: Stage) -> None:

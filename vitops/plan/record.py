@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitops.plan.stages import Stage
+from vitops.store import durable
 
 
 class RunRecord:
@@ -53,10 +54,11 @@ def new_run_id() -> str:
 
 
 def write_atomically(path: Path, document: dict[str, Any]) -> None:
-    """Replace a small JSON file so that a reader sees the old or the new one, never half."""
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps(document, indent=1))
-    aside.replace(path)
+    """Replace a small JSON file so that a reader sees the old or the new one, never half.
+
+    Raises VitopsError when the disk does not take it.
+    """
+    durable.write_bytes(path, json.dumps(document, indent=1).encode(), sync=False)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
