@@ -19,6 +19,7 @@ from vitops.plan.stages import DISTRIBUTED_KINDS, Stage
 from vitops.plan.summary import accuracy_table
 from vitops.store.refs import Ref
 from vitops.training import launch
+from vitops.training.preflight import check_models
 
 
 class Session:
@@ -56,7 +57,9 @@ class Session:
 def opened(request: RunRequest) -> Iterator[Session]:
     """The project opened for this request, with a Ray cluster while a training stage is going to run."""
     project = open_project(request)
-    with _cluster(project):
+    due = _due(project)
+    check_models(request.pipeline, due)
+    with _cluster(project, due):
         yield Session(project.place(), project.stages)
 
 
@@ -67,8 +70,14 @@ def flow_of(request: RunRequest) -> Flow[..., Any]:
     return flow
 
 
-def _cluster(project: Opened) -> AbstractContextManager[Any]:
-    training = any(stage.kind in DISTRIBUTED_KINDS and stage.status != "hit" for stage in project.plan())
+def _due(project: Opened) -> list[Stage]:
+    """The stages that are no hits, so that they run or may run."""
+    hits = {planned.name for planned in project.plan() if planned.status == "hit"}
+    return [stage for stage in project.stages if stage.name not in hits]
+
+
+def _cluster(project: Opened, due: list[Stage]) -> AbstractContextManager[Any]:
+    training = any(stage.kind in DISTRIBUTED_KINDS for stage in due)
     if training and project.resources.launcher == "ray":
         return launch.cluster(project.resources.workers)
     return nullcontext()
