@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from vitops.errors import VerificationError
 from vitops.lineage.receipts import DATA_KINDS, Receipt
 from vitops.store import manifest
 
@@ -24,28 +25,47 @@ _FOLDERS = {"ingest": "shards", "validate": "gates", "split": "splits"}
 
 def differences(root: Path, receipts: Iterable[Receipt]) -> Iterator[tuple[Path, str]]:
     """Every file below ``data/`` of the project that is not as it was made, with a sentence."""
-    known = _known(receipts)
-    recorded = _recorded(root)
-    there = {folder.relative_to(root).as_posix() for pattern in PATTERNS for folder in root.glob(pattern)}
-    claimed = {name for name in known if (root / _output(name)).is_dir()}
-    for name in sorted(there | claimed):
-        if (root / name).is_dir() or name in claimed:
-            yield from _folder(root, name, known.get(name, {}), recorded.get(_output(name)))
+    known, recorded = _known(receipts), _recorded(root)
+    there = {folder.relative_to(root).as_posix() for one in PATTERNS for folder in root.glob(one) if folder.is_dir()}
+    outputs: dict[str, list[str]] = {}
+    for name in sorted(there | known.keys()):
+        outputs.setdefault("/".join(name.split("/")[:3]), []).append(name)
+    for output, names in outputs.items():
+        if (root / output).is_dir():
+            yield from _output(root, output, {name: known.get(name, {}) for name in names}, recorded.get(output))
 
 
-def _folder(root: Path, name: str, known: dict[str, Receipt], recorded: str | None) -> Iterator[tuple[Path, str]]:
-    folder, file = root / name, root / name / manifest.NAME
-    if file.is_file() and (found := list(manifest.differences(folder))):
+def _output(
+    root: Path, output: str, folders: dict[str, dict[str, Receipt]], recorded: str | None
+) -> Iterator[tuple[Path, str]]:
+    """The problems of one output of DVC: one folder, or that of every split."""
+    altered = [problem for name in folders for problem in _altered(root / name)]
+    yield from altered
+    doubts = {root / name / manifest.NAME: _doubt(root / name, known, recorded) for name, known in folders.items()}
+    found = [(path, sentence) for path, sentence in doubts.items() if sentence]
+    if not found and not altered and recorded is not None and not all(folders.values()):
+        found = [(root / output, f"not what dvc.lock records. {WAY_OUT}")]
+    if found and recorded != _dvc_md5(root / output):
         yield from found
-        return
-    digest = manifest.digest(manifest.read(folder)) if file.is_file() else None
-    unclaimed = not known and recorded is None
-    if unclaimed or digest in known or recorded == _dvc_md5(root / _output(name)):
-        return
-    if digest is None:
-        yield file, f"missing: {_claim(known)} names this folder. {WAY_OUT}"
-    else:
-        yield file, f"rewritten: the folder now has the digest {digest}, {_claim(known)} has another. {WAY_OUT}"
+
+
+def _altered(folder: Path) -> Iterator[tuple[Path, str]]:
+    if (folder / manifest.NAME).is_file():
+        yield from manifest.differences(folder)
+
+
+def _doubt(folder: Path, known: dict[str, Receipt], recorded: str | None) -> str:
+    """What speaks against the folder's manifest unless dvc.lock vouches for it; empty if nothing does."""
+    claim = _claim(known) if known else "dvc.lock"
+    if not (folder / manifest.NAME).is_file():
+        return f"missing: {claim} names this folder. {WAY_OUT}" if known or recorded is not None else ""
+    try:
+        digest = manifest.digest(manifest.read(folder))
+    except VerificationError:  # among what is altered
+        return ""
+    if not known or digest in known:
+        return ""
+    return f"rewritten: the folder now has the digest {digest}, {claim} has another. {WAY_OUT}"
 
 
 def _known(receipts: Iterable[Receipt]) -> dict[str, dict[str, Receipt]]:
@@ -62,15 +82,8 @@ def _known(receipts: Iterable[Receipt]) -> dict[str, dict[str, Receipt]]:
 
 
 def _claim(known: dict[str, Receipt]) -> str:
-    if not known:
-        return "dvc.lock"
     newest = list(known.values())[-1]
     return f"receipt {newest.sequence} (stage {newest.stage} of {newest.pipeline})"
-
-
-def _output(name: str) -> str:
-    """The folder that DVC tracks: all splits are one."""
-    return "/".join(name.split("/")[:3])
 
 
 def _recorded(root: Path) -> dict[str, str]:

@@ -22,7 +22,10 @@ def rooted(chosen: Sequence[Stage], *, pipeline: AnyPipeline, name: str, store: 
 
     Raises UsageError that names the key (``pipelines.<name>.student``) of a digest that is no model of the store.
     """
-    keys = {value: f"pipelines.{name}.{field}" for field, value in pipeline if isinstance(value, str)}
+    keys: dict[str, str] = {}
+    for field, value in pipeline:
+        if isinstance(value, str):
+            keys.setdefault(value, f"pipelines.{name}.{field}")
     wanted = sorted({digest for stage in chosen for digest in stage.rebuilds})
     roots = {digest: _implementation(store, digest, key=keys[digest]) for digest in wanted}
     return tuple(

@@ -106,13 +106,27 @@ def test_a_split_that_is_gone_is_named_but_not_a_whole_output(data):
 
 def test_without_receipts_dvc_lock_is_asked(data):
     shards, split = data.make("ingest"), data.make("split")
+    data.make("split", folder="data/digits/splits/balanced")
     data.lock(shards, split.parent)
     assert data.problems() == {}
     data.make("ingest", b"forged")
     (split / "manifest.json").unlink()
     named = data.problems()
-    assert set(named) == {shards / "manifest.json", split / "manifest.json"}
+    assert set(named) == {shards, split / "manifest.json"}
     assert all("dvc.lock" in sentence for sentence in named.values())
+
+
+def test_a_split_without_a_receipt_is_accused_by_dvc_lock_but_not_for_its_neighbour(data):
+    split, neighbour = data.make("split"), data.make("split", folder="data/digits/splits/balanced")
+    data.receipt("split", split)
+    data.lock(split.parent)
+    data.make("split", b"forged")
+    assert list(data.problems()) == [split / "manifest.json"]
+    data.make("split")
+    assert data.problems() == {}
+    (neighbour / "0000/a.bin").write_bytes(b"eden")
+    manifest.write(neighbour)
+    assert list(data.problems()) == [split.parent]
 
 
 def test_what_dvc_made_since_the_last_receipt_is_vouched_for_by_dvc_lock(data):
@@ -135,4 +149,6 @@ def test_an_altered_file_is_named_once(data):
     data.receipt("ingest", folder)
     data.lock(folder)
     (folder / "0000/a.bin").write_bytes(b"eden")
+    assert list(data.problems()) == [folder / "0000/a.bin"]
+    data.lock(folder)
     assert list(data.problems()) == [folder / "0000/a.bin"]

@@ -90,6 +90,8 @@ def test_a_model_that_is_not_in_the_store_is_named_with_its_key_once_a_stage_nee
     student = publish("timm")
     with pytest.raises(UsageError, match=rf"^pipelines\.small\.teacher: no artifact {'2' * 64} in "):
         chosen(student, "2" * 64)
+    with pytest.raises(UsageError, match=r"^pipelines\.small\.student: "):
+        chosen("2" * 64, "2" * 64)
     assert list(chosen(student, "2" * 64, until="split")) == ["ingest", "validate", "split"]
 
 
