@@ -37,6 +37,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
+    "RAY_worker_niceness": "0",
 }
 """For a cluster inside this machine: Ray's own watching would cost a good part of a core."""
 _ERRORS = {kind.__name__: kind for kind in (VitopsError, UsageError, VerificationError, Interrupted)}
