@@ -5,7 +5,7 @@ A flow says only in which order its tasks are submitted; the inputs of each come
 
 import importlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from prefect import Flow, Task
@@ -76,8 +76,11 @@ def _due(project: Opened) -> list[Stage]:
     return [stage for stage in project.stages if stage.name not in hits]
 
 
-def _cluster(project: Opened, due: list[Stage]) -> AbstractContextManager[Any]:
+@contextmanager
+def _cluster(project: Opened, due: list[Stage]) -> Iterator[None]:
     training = any(stage.kind in DISTRIBUTED_KINDS for stage in due)
     if training and project.resources.launcher == "ray":
-        return launch.cluster(project.resources.workers)
-    return nullcontext()
+        with project.store.workspace() as folder, launch.cluster(project.resources, folder):
+            yield
+    else:
+        yield

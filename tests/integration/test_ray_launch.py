@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from synthetic_split import write_split
 
+from vitops.config.pipelines import Resources
 from vitops.errors import VerificationError
-from vitops.store.job import Job
+from vitops.store.job import Job, Outcome
 from vitops.training import launch
 from vitops.training.stage import train, train_rank
 
@@ -33,11 +34,11 @@ def split(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ray_cluster():
+def ray_cluster(tmp_path_factory):
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # workers import this file's bodies by name
-        with launch.cluster(2):
+        with launch.cluster(Resources(workers=2), tmp_path_factory.mktemp("workers")):
             assert signal.getsignal(signal.SIGTERM) is before
             yield
 
@@ -78,6 +79,11 @@ def fails_on_rank_1(job, comm):
     return train_rank(job, comm)
 
 
+def names_its_process(job, comm):
+    """Rank 0's process id."""
+    return Outcome(facts={"pid": os.getpid()})
+
+
 def digests(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
@@ -90,7 +96,11 @@ def test_two_workers_of_which_one_dies_give_the_bytes_of_one_process(ray_cluster
     assert (job.checkpoints / "died").exists()
     assert outcome.resumed_from is not None
     assert digests(job.out) == digests(alone.out)
-    assert list((job.checkpoints / "launches").iterdir()) == []
+
+
+def test_the_same_workers_take_the_next_job(ray_cluster, split, tmp_path):
+    ranks = [launch.run(names_its_process, job_in(tmp_path / name, split, launcher="ray")).facts for name in "ab"]
+    assert ranks[0] == ranks[1]
 
 
 def test_an_error_of_one_worker_is_raised_as_itself_and_not_retried(ray_cluster, split, tmp_path):
