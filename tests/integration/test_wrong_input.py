@@ -59,6 +59,13 @@ def test_a_missing_archive_is_named_with_the_place_it_belongs(project):
     assert "data/raw/cifar10.tar" in paragraph
 
 
+def test_a_model_that_cannot_be_built_is_named_before_any_stage_begins(project):
+    command = ("run", "quickstart", "--set", "student.model.name=deit_tiny_distiled_patch16_224")
+    paragraph = said(project.vitops(*command), 2)
+    assert "student" in paragraph and "deit_tiny_distilled_patch16_224" in paragraph
+    assert not (project.folder / "data/digits/shards").exists()
+
+
 def test_a_truncated_jpeg_and_an_empty_class_stop_the_run_by_name(tmp_path):
     project = Project(tmp_path)
     _own_pictures(project)

@@ -8,6 +8,8 @@ from vitops.config.base import KeyProblem, Section
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Task = Literal["classification"]
+"""The task kinds: modules of ``vitops.data.kinds`` and ``vitops.data.gates``."""
 
 
 class ArraysSource(Section):
@@ -143,7 +145,7 @@ Split = Annotated[HoldoutSplit | LongtailSplit, Field(discriminator="kind")]
 class Dataset(Section):
     """One dataset: its versions are made by DVC (ingest, validate, split)."""
 
-    task: Literal["classification"] = "classification"
+    task: Task = "classification"
     """The task kind: which members a sample has, how they decode, which metrics apply."""
     source: Source
     shard_size: int = Field(1000, ge=1, le=100_000)

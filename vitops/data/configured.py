@@ -8,16 +8,15 @@ changing a gate runs ``validate`` alone, and spelling out a default runs nothing
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from vitops.config.base import Section
-from vitops.config.datasets import Dataset, Gates, Name, Source, Split
+from vitops.config.datasets import Dataset, Gates, Name, Source, Split, Task
 from vitops.errors import VitopsError
 from vitops.store import canonical, durable
 
-Task = Literal["classification"]
 S = TypeVar("S", bound=Section)
 
 

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vitops.config.datasets import Dataset
 from vitops.config.load import load
 from vitops.data import configured, dvc_process, source_file
 from vitops.data.dvc_files import DvcFiles, Lock
@@ -40,7 +39,7 @@ class Plane:
 
     def __init__(self, root: Path, dataset: str, memo: StatMemo) -> None:
         self.root, self.dataset, self.memo = root, dataset, memo
-        self.config = config_of(root, dataset)
+        self.config = load(root).dataset(dataset)
         self.folder = root / "data" / dataset
         self._files = DvcFiles(root)
 
@@ -218,14 +217,6 @@ class Plane:
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
-
-
-def config_of(root: Path, dataset: str) -> Dataset:
-    """The dataset's section of pipelines.yaml. Raises UsageError for an unknown name."""
-    datasets = load(root).datasets
-    if dataset not in datasets:
-        raise UsageError(f"pipelines.yaml: datasets: has no {dataset!r}; it has {', '.join(datasets)}")
-    return datasets[dataset]
 
 
 def _sentences(changes: list[Any]) -> Iterator[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from vitops.config.load import load, store_home
 from vitops.data import arrivals, configured, source_file
 from vitops.data.configured import IngestConfig, SplitConfig, ValidateConfig
-from vitops.errors import UsageError
 
 
 def run(root: Path, dataset: str, stage: str) -> None:
@@ -15,10 +14,7 @@ def run(root: Path, dataset: str, stage: str) -> None:
 
 
 def _configure(root: Path, dataset: str, folder: Path) -> None:
-    datasets = load(root).datasets
-    if dataset not in datasets:
-        raise UsageError(f"pipelines.yaml: datasets: has no {dataset!r}; it has {', '.join(datasets)}")
-    configured.write(folder, datasets[dataset])
+    configured.write(folder, load(root).dataset(dataset))
 
 
 def _arrive(root: Path, dataset: str, folder: Path) -> None:

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitops.config.load import store_home
+from vitops.config.load import load, store_home
 from vitops.data import source_file
 from vitops.data.dvc_process import Say
-from vitops.data.plane import OUTPUT, STAGES, Plane, Verdict, config_of
+from vitops.data.plane import OUTPUT, STAGES, Plane, Verdict
 from vitops.errors import VerificationError
 from vitops.store import canonical, durable, manifest
 from vitops.store.stat_memo import StatMemo
@@ -93,7 +93,7 @@ def digest(root: Path, dataset: str, stage: str, split: str, *, memo: StatMemo |
 
 def source_digest(root: Path, dataset: str, memo: StatMemo) -> str:
     """SHA-256 of the source: of its file, or of the list of its files. Raises UsageError where it is missing."""
-    source = config_of(root, dataset).source
+    source = load(root).dataset(dataset).source
     return source_file.digest(source_file.locate(root, dataset, source), memo)
 
 
