@@ -9,7 +9,7 @@ from vitops.cli.options import AsJson, File, Overrides, PipelineName, Profile, U
 from vitops.cli.tables import figure_table, stage_table
 from vitops.plan.opening import Opened, open_project
 from vitops.plan.record import new_run_id, read_record
-from vitops.plan.summary import accuracy_table, latency_medians
+from vitops.plan.summary import accuracy_table, with_latency
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,8 +90,7 @@ def _render(opened: Opened, document: JSON, console: "Console") -> None:
     if "evaluate" in done:
         rows = accuracy_table(opened.store.materialize(done["evaluate"]))
         if "report" in done:
-            medians = latency_medians(opened.store.materialize(done["report"]))
-            rows = [row | {"latency ms": medians.get(row["model"])} for row in rows]
+            rows = with_latency(rows, opened.store.materialize(done["report"]))
         console.print()
         console.print(figure_table(rows))
     for name, value in (("package", (document["package"] or {}).get("path")), ("report", document["report"])):
