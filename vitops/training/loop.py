@@ -62,7 +62,7 @@ def fit(
         with closing(keeper):
             resumed = keeper.resume()
             _run(training, keeper, resumed)
-    ema = training.average.state if training.average else None
+    ema = training.average.module.state_dict() if training.average else None
     return FitResult(training.history, resumed, ema)
 
 

@@ -28,9 +28,3 @@ def build(section: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
         fused=True,
         **own,
     )
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("lr_scale", 1.0)

@@ -4,6 +4,7 @@ import math
 from typing import Any, Protocol
 
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from vitops.config.pipelines import Resources
@@ -11,11 +12,10 @@ from vitops.config.training import Recipe
 from vitops.errors import VitopsError
 from vitops.losses.objective import Contributions, Objective
 from vitops.training import optimizer as optimizers
-from vitops.training.average import WeightAverage
+from vitops.training import schedules
 from vitops.training.comm import Comm
 from vitops.training.gradients import Key, SampleOf, StepGradient
 from vitops.training.sam import perturbed
-from vitops.training.schedules import learning_rate
 
 
 class Stream(Protocol):
@@ -47,7 +47,10 @@ class Training:
         self.objective, self.stream, self.recipe = objective, stream, recipe
         self.seed, self.comm, self.steps = seed, comm, stream.steps_per_epoch
         self.optimizer = optimizers.build(recipe.optimizer, model)
-        self.average = WeightAverage(model, recipe.ema) if recipe.ema else None
+        self._schedule = schedules.build(
+            recipe.schedule, self.optimizer, steps_per_epoch=self.steps, epochs=recipe.epochs
+        )
+        self.average = ModelEmaV3(model, decay=recipe.ema) if recipe.ema else None
         self.history: list[dict[str, Any]] = []
         self.losses: list[float] = []
         self._gradient = StepGradient(
@@ -56,19 +59,14 @@ class Training:
         self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
 
     def rate(self, epoch: int, step: int) -> float:
-        """Learning rate of a step."""
-        update = epoch * self.steps + step
-        return learning_rate(
-            self.recipe.schedule,
-            base=self.recipe.optimizer.lr,
-            update=update,
-            steps_per_epoch=self.steps,
-            epochs=self.recipe.epochs,
-        )
+        """Set the optimizer's learning rate to that of a step, and return it."""
+        self._schedule.step_update(epoch * self.steps + step)
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
 
     def step(self, epoch: int, step: int) -> None:
         """One optimizer step, every hook of the objective in its place."""
-        optimizers.set_rate(self.optimizer, self.rate(epoch, step))
+        self.rate(epoch, step)
         loss, contributions = self._backward(epoch, step)
         if not math.isfinite(loss):
             raise VitopsError(

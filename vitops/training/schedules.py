@@ -1,17 +1,35 @@
-"""Learning rates as a pure function of the update's number: nothing to save, nothing to step."""
+"""timm's learning rate schedules per update: a pure function of the update's number, so there is nothing to save."""
 
-import math
+import torch
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+from timm.scheduler.scheduler import Scheduler
 
 from vitops.config.training import Cosine, Schedule
 
 
-def learning_rate(schedule: Schedule, *, base: float, update: int, steps_per_epoch: int, epochs: int) -> float:
-    """The rate of update number ``update`` (from 0): linear warm-up to ``base``, then the schedule's own shape."""
-    warmup = round(schedule.warmup_epochs * steps_per_epoch)
-    if update < warmup:
-        return schedule.warmup_lr + (base - schedule.warmup_lr) * update / warmup
-    if isinstance(schedule, Cosine):
-        progress = (update - warmup) / max(1, epochs * steps_per_epoch - warmup)
-        return schedule.min_lr + (base - schedule.min_lr) * (1 + math.cos(math.pi * progress)) / 2
-    passed = sum(update >= milestone * steps_per_epoch for milestone in schedule.milestones)
-    return base * schedule.factor**passed
+def build(section: Schedule, optimizer: torch.optim.Optimizer, *, steps_per_epoch: int, epochs: int) -> Scheduler:
+    """The schedule for ``optimizer``; ``step_update(n)`` sets the rate of update ``n`` (from 0) in its groups.
+
+    Linear warm-up to the optimizer's own rate, then half a cosine over the remaining updates, or the rate multiplied by
+    ``factor`` from each milestone epoch on.
+    """
+    warmup = round(section.warmup_epochs * steps_per_epoch)
+    if isinstance(section, Cosine):
+        return CosineLRScheduler(
+            optimizer,
+            t_initial=max(1, epochs * steps_per_epoch - warmup),
+            lr_min=section.min_lr,
+            warmup_t=warmup,
+            warmup_lr_init=section.warmup_lr,
+            warmup_prefix=True,
+            t_in_epochs=False,
+        )
+    return MultiStepLRScheduler(
+        optimizer,
+        decay_t=[milestone * steps_per_epoch + 1 for milestone in section.milestones],  # timm counts updates from 1
+        decay_rate=section.factor,
+        warmup_t=warmup,
+        warmup_lr_init=section.warmup_lr,
+        warmup_prefix=False,
+        t_in_epochs=False,
+    )

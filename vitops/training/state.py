@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from vitops.errors import VerificationError
 from vitops.losses.objective import Objective
-from vitops.training.average import WeightAverage
 
 _SCALARS = "scalars"
 
 
 def capture(
-    model: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective, average: WeightAverage | None
+    model: nn.Module, optimizer: torch.optim.Optimizer, objective: Objective, average: ModelEmaV3 | None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Copies of all state tensors by prefixed name, and the optimizer's numbers that are not tensors."""
     tensors = {f"model/{name}": value for name, value in _weights(model).items()}
@@ -26,7 +26,7 @@ def capture(
         for name, value in entry.items():
             (tensors if isinstance(value, Tensor) else scalars)[f"optimizer/{index}/{name}"] = value
     if average is not None:
-        tensors |= {f"average/{name}": value for name, value in average.state.items()}
+        tensors |= {f"average/{name}": value for name, value in average.module.state_dict().items()}
     tensors |= {f"objective/{name}": value for name, value in objective.state_dict().items()}
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     return copies, {_SCALARS: scalars, "done": objective.done}
@@ -39,12 +39,12 @@ def restore(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     objective: Objective,
-    average: WeightAverage | None,
+    average: ModelEmaV3 | None,
 ) -> None:
     """Put back what ``capture`` gave. Raises VerificationError when it belongs to another model."""
     _fill(_weights(model), _part(tensors, "model/"))
     if average is not None:
-        _fill(average.state, _part(tensors, "average/"))
+        _fill(average.module.state_dict(), _part(tensors, "average/"))
     entries: dict[int, dict[str, Any]] = {}
     for name, value in {**_part(tensors, "optimizer/"), **_part(record[_SCALARS], "optimizer/")}.items():
         index, _, field = name.partition("/")

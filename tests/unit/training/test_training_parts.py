@@ -10,10 +10,9 @@ from vitops.config.training import Cosine, MultiStep, Optimizer
 from vitops.errors import Interrupted
 from vitops.store.job import Position
 from vitops.training import optimizer as optimizers
-from vitops.training.average import WeightAverage
+from vitops.training import schedules
 from vitops.training.checkpoint import Checkpoints, Saved
 from vitops.training.sam import perturbed
-from vitops.training.schedules import learning_rate
 from vitops.training.tree import share, tree_sum
 
 
@@ -75,7 +74,9 @@ def test_sam_restores_after_an_error():
 
 
 def rate(schedule, update):
-    return learning_rate(schedule, base=1.0, update=update, steps_per_epoch=10, epochs=6)
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    schedules.build(schedule, optimizer, steps_per_epoch=10, epochs=6).step_update(update)
+    return optimizer.param_groups[0]["lr"]
 
 
 def test_cosine_warms_up_and_ends_near_the_minimum():
@@ -106,17 +107,6 @@ def test_weight_decay_skips_one_dimensional_parameters_unless_asked():
 def test_sgd_is_plain_momentum():
     built = optimizers.build(Optimizer(name="sgd", lr=0.1), nn.Linear(2, 2))
     assert (type(built), built.defaults["nesterov"], built.defaults["momentum"]) == (torch.optim.SGD, False, 0.9)
-
-
-def test_an_average_follows_the_weights_and_copies_counters():
-    model = nn.BatchNorm1d(1)
-    average = WeightAverage(model, 0.9)
-    with torch.no_grad():
-        model.weight.fill_(2.0)
-        model.num_batches_tracked.fill_(7)
-    average.update(model)
-    assert average.state["weight"].item() == pytest.approx(1.1)
-    assert average.state["num_batches_tracked"].item() == 7
 
 
 def saved(value):
