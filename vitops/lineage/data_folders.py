@@ -2,7 +2,8 @@
 
 Laws: a folder is vouched for by any receipt of its dataset, stage and split that names its digest (DVC may have brought
 back an older version), or else by dvc.lock if it records the very bytes that are there (``dvc repro`` writes no
-receipt); one that neither a receipt nor dvc.lock knows claims nothing. A whole output that is not there is no problem,
+receipt); one that neither a receipt nor dvc.lock knows claims nothing. A single file (``arrivals.json``) is vouched for
+by dvc.lock alone. A whole output that is not there is no problem,
 for DVC brings it back; one that is there without its manifest is.
 """
 
@@ -33,6 +34,15 @@ def differences(root: Path, receipts: Iterable[Receipt]) -> Iterator[tuple[Path,
     for output, names in outputs.items():
         if (root / output).is_dir():
             yield from _output(root, output, {name: known.get(name, {}) for name in names}, recorded.get(output))
+    yield from _files(root, recorded)
+
+
+def _files(root: Path, recorded: dict[str, str]) -> Iterator[tuple[Path, str]]:
+    """The outputs that are single files (``arrivals.json``, the configuration of each stage) against dvc.lock."""
+    for output, md5 in sorted(recorded.items()):
+        path = root / output
+        if path.is_file() and _md5(path) != md5:
+            yield path, f"not what dvc.lock records. {WAY_OUT}"
 
 
 def _output(

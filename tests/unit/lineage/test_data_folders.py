@@ -152,3 +152,15 @@ def test_an_altered_file_is_named_once(data):
     assert list(data.problems()) == [folder / "0000/a.bin"]
     data.lock(folder)
     assert list(data.problems()) == [folder / "0000/a.bin"]
+
+
+def test_an_output_that_is_one_file_is_compared_with_dvc_lock(data):
+    arrivals = data.root / "data/digits/arrivals.json"
+    arrivals.parent.mkdir(parents=True)
+    arrivals.write_text('{"slots": []}')
+    out = {"path": "data/digits/arrivals.json", "hash": "md5", "md5": hashlib.md5(arrivals.read_bytes()).hexdigest()}
+    lock = {"schema": "2.0", "stages": {"arrive@digits": {"cmd": "x", "outs": [out]}}}
+    (data.root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert data.problems() == {}
+    arrivals.write_text('{"slots": [1]}')
+    assert "not what dvc.lock records" in data.problems()[arrivals]
