@@ -25,6 +25,7 @@ class Verb:
 
 VERBS = {
     "run": Verb("vitops.cli.run:run", "Run a pipeline: hits stay, the rest is executed or resumed."),
+    "resume": Verb("vitops.cli.resume:resume", "List interrupted runs, or go on with one as it was begun."),
     "plan": Verb("vitops.cli.plan:plan", "Say what a run would do."),
     "explain": Verb("vitops.cli.explain:explain", "Say what changed since a stage last ran."),
     "ls": Verb("vitops.cli.ls:ls", "List datasets, pipelines and artifacts."),

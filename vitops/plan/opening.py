@@ -51,7 +51,14 @@ class Opened:
         record = RunRecord(folder, pipeline=self.request.pipeline, stages=self.stages)
         package = vitops_package(self.store.memo)
         code = {stage.name: code_digest(stage.roots, package=package) for stage in self.stages}
-        return Place(root=self.root, store=self.store, ledger=self.ledger, record=record, code=code)
+        return Place(
+            root=self.root,
+            store=self.store,
+            ledger=self.ledger,
+            record=record,
+            code=code,
+            allow_environment_change=self.request.allow_environment_change,
+        )
 
 
 def open_project(request: RunRequest) -> Opened:

@@ -19,7 +19,8 @@ from vitops.errors import Interrupted, UsageError, VerificationError, VitopsErro
 
 RUNNING = {"--file", "--profile", "--set", "--until", "--workers", "--json"}
 SURFACE = {
-    "run": {"PIPELINE"} | RUNNING,
+    "run": {"PIPELINE", "--allow-environment-change"} | RUNNING,
+    "resume": {"[RUN]", "--json"},
     "plan": {"PIPELINE"} | RUNNING,
     "explain": {"PIPELINE", "[STAGE]", "--file", "--profile", "--set", "--json"},
     "ls": {"--file", "--json"},
