@@ -166,6 +166,7 @@ def write_receipt(
             host=socket.gethostname(),
             seed=stage.parameters.get("seed"),
             adopted=adopted,
+            configuration=place.record.configuration,
         )
     )
 
