@@ -32,6 +32,7 @@ VERBS = {
     "show": Verb("vitops.cli.show:show", "Show one artifact: its files and its receipt."),
     "lineage": Verb("vitops.cli.lineage:lineage", "Trace an artifact back to its dataset's source."),
     "verify": Verb("vitops.cli.verify:verify", "Hash everything again and name what is altered."),
+    "reproduce": Verb("vitops.cli.reproduce:reproduce", "Execute a run or a package again and compare every byte."),
     "predict": Verb("vitops.cli.predict:predict", "Classify images with a package."),
     "data": Verb("vitops.cli.data:data", "Run one stage of the data plane, as dvc.yaml does."),
     "schema": Verb("vitops.cli.schema:schema", "Print or export the JSON Schema of pipelines.yaml."),

@@ -27,6 +27,7 @@ SURFACE = {
     "show": {"ARTIFACT", "--json"},
     "lineage": {"ARTIFACT", "--json"},
     "verify": {"--json"},
+    "reproduce": {"RUN_OR_PACKAGE", "--json"},
     "predict": {"PACKAGE", "IMAGE", "--model", "--json"},
     "data": {"action", "dataset", "--write"},
     "schema": {"--write"},
