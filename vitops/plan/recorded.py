@@ -1,10 +1,11 @@
 """What a run left on record: enough to execute it again without today's pipelines.yaml.
 
 Laws: the configuration is the resolved sections of one dataset and one pipeline, as every receipt and ``run.json``
-carry them; ``run.json`` is no evidence, so each of its digests must be vouched for by a receipt under the same key.
+carry them; ``run.json`` is no evidence, so each of its digests must be vouched for by a receipt under the same key. Of
+several receipts of one output the one by today's code speaks, if there is one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ from vitops.config.pipelines import Project
 from vitops.errors import UsageError, VerificationError
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.receipts import Receipt
+from vitops.plan.code import code_digest, vitops_package
+from vitops.plan.definitions import Package
+from vitops.plan.key import stage_key
 from vitops.plan.plan import resolved
 from vitops.plan.record import read_record
 from vitops.plan.stages import Stage
@@ -55,7 +59,9 @@ def of_run(store: Store, ledger: Ledger, name: str) -> Recorded:
         raise UsageError(f"run {name} finished no stage: there is nothing to reproduce")
     receipts = {stage["name"]: _vouched(ledger, name, stage) for stage in done}
     project = _project(record.get("configuration"), f"run {name}")
-    return _recorded(store, project, receipts)
+    (pipeline,) = project.pipelines
+    chosen = tuple(stage for stage in resolved(store, project, pipeline) if stage.name in receipts)
+    return Recorded(pipeline, project, chosen, receipts)
 
 
 def of_artifact(store: Store, ledger: Ledger, digest: str) -> Recorded:
@@ -68,18 +74,26 @@ def of_artifact(store: Store, ledger: Ledger, digest: str) -> Recorded:
         raise UsageError(f"no receipt is about artifact {digest}: only what a run made here can be reproduced")
     project = _project(last.configuration, f"receipt {last.sequence} (stage {last.stage} of {last.pipeline})")
     (name,) = project.pipelines
+    chosen = resolved(store, project, name, until=last.stage)
     receipts = {last.stage: last}
-    for stage in reversed(resolved(store, project, name, until=last.stage)):
+    for stage in reversed(chosen):
         made = receipts[stage.name]
         for role, upstream in stage.inputs.items():
             receipts.setdefault(upstream, _before(ledger, made, role))
-    return _recorded(store, project, receipts)
+    return Recorded(name, project, chosen, _newest(ledger, chosen, receipts, package=vitops_package(store.memo)))
 
 
-def _recorded(store: Store, project: Project, receipts: Mapping[str, Receipt]) -> Recorded:
-    (name,) = project.pipelines
-    chosen = tuple(stage for stage in resolved(store, project, name) if stage.name in receipts)
-    return Recorded(name, project, chosen, receipts)
+def _newest(
+    ledger: Ledger, stages: Iterable[Stage], receipts: Mapping[str, Receipt], *, package: Package
+) -> dict[str, Receipt]:
+    """For each stage the receipt of the same computation by today's code, where its output was the same."""
+    newest = {}
+    for stage in stages:
+        made = receipts[stage.name]
+        key = stage_key(stage, made.inputs, code_digest(stage.roots, package=package))
+        current = ledger.by_key(key)
+        newest[stage.name] = current if current is not None and current.digest == made.digest else made
+    return newest
 
 
 def _vouched(ledger: Ledger, run: str, stage: JSON) -> Receipt:

@@ -7,6 +7,7 @@ recorded one. A stage is executed from what the stages before it gave here, and 
 the first difference stands alone. In ``exact`` mode one worker does it all: their number changes no bits.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -194,7 +195,9 @@ def _lay_out(folder: Path, root: Path, project: Project) -> None:
         raise UsageError(f"{root} has no dvc.yaml: copy it from the vitops repository")
     shutil.copyfile(root / "dvc.yaml", folder / "dvc.yaml")
     for name, dataset in project.datasets.items():
-        link = folder / dataset.source.path
+        link = Path(os.path.normpath(folder / dataset.source.path))
+        if not link.is_relative_to(folder):
+            raise UsageError(f"datasets.{name}.source.path leads out of the project: link the data to data/raw/")
         durable.make_folder(link.parent)
         link.symlink_to(source_file.locate(root, name, dataset.source).resolve())
         arrivals = root / "data" / name / "arrivals.json"  # numbers the samples: an input of ingest beside the source
