@@ -31,37 +31,50 @@ def main(folder: Path, parent: int) -> int:
 def _run(request: RunRequest, folder: Path) -> tuple[int, str | None, bool]:
     """The exit code, an error paragraph, and whether Prefect's server answered to the end."""
     logging.getLogger("prefect").setLevel(logging.ERROR)
-    from flows.server import NO_ANSWER, kept_alive
-    from flows.session import flow_of
+    from flows import server
 
     try:
-        with kept_alive():
-            flow_of(request)(request)
+        _flow(request)
     except VitopsError as error:
         return error.exit_code, str(error), True
-    except NO_ANSWER as lost:
-        return (*_without_server(lost, folder), False)
     except Exception as error:  # noqa: BLE001 - the process boundary: whatever it was, the parent must learn of it
         traceback.print_exc()
+        if server.silent(error):
+            return (*_without_server(error, request, folder), False)
         return 1, f"{type(error).__name__}: {error}", True
     return 0, None, True
 
 
-def _without_server(lost: Exception, folder: Path) -> tuple[int, str | None]:
-    """What a run came to whose end Prefect could not be told."""
-    traceback.print_exception(lost)
-    cause: BaseException | None = lost
-    while cause is not None:
-        if isinstance(cause, VitopsError):
-            return cause.exit_code, str(cause)
-        cause = cause.__cause__ or cause.__context__
+def _flow(request: RunRequest) -> None:
+    from flows import server
+    from flows.session import flow_of
+
+    with server.kept_alive():
+        flow_of(request)(request)
+
+
+def _without_server(lost: Exception, request: RunRequest, folder: Path) -> tuple[int, str | None]:
+    """What a run comes to whose server stopped answering: its own end, or the rest of it with a server of its own."""
+    from flows import server
+
+    own = next((error for error in server.chain(lost) if isinstance(error, VitopsError)), None)
+    if own is not None:
+        return own.exit_code, str(own)
     stages = (read_record(folder / "run.json") or {"stages": [{"status": "pending"}]})["stages"]
     if all(stage["status"] in {"hit", "executed"} for stage in stages):
         return 0, None
-    return Interrupted.exit_code, (
-        f"the Prefect server does not answer ({lost}), and the run needs it between its stages; what is done is kept. "
-        "Run the same command again when the server is back, or without PREFECT_API_URL."
-    )
+    try:
+        with server.of_its_own():
+            _flow(request)
+    except VitopsError as error:
+        return error.exit_code, str(error)
+    except Exception as error:  # noqa: BLE001 - see above
+        traceback.print_exc()
+        return Interrupted.exit_code, (
+            f"the Prefect server stopped answering ({lost}) and one of the run's own did not start ({error}). "
+            "What is done is kept: run the same command again when the server is back, or without PREFECT_API_URL."
+        )
+    return 0, None
 
 
 if __name__ == "__main__":

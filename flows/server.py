@@ -1,7 +1,8 @@
-"""Prefect's own server, where a run has no other: a child process of the flow.
+"""Prefect's server may die while a run is under way; the run does not die with it.
 
-Law: while the block runs, a server that died is started again at the same port and with the same database; the client's
-retries bridge the seconds in between, so that the run goes on.
+Laws: a server that the run started for itself is started again at the same port and with the same database; the
+client's retries bridge the seconds in between. A server of somebody else that stops answering is replaced by one of the
+run's own, where the flow is begun again: finished stages are hits there.
 """
 
 import threading
@@ -10,10 +11,9 @@ from contextlib import contextmanager
 
 import httpx
 from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 SECONDS_BETWEEN_LOOKS = 1.0
-NO_ANSWER = (httpx.TransportError,)
-"""What Prefect's client raises where no server answers."""
 
 
 @contextmanager
@@ -27,6 +27,26 @@ def kept_alive() -> Iterator[None]:
     finally:
         done.set()
         keeper.join()
+
+
+@contextmanager
+def of_its_own() -> Iterator[None]:
+    """Forget about a configured server: flows of the block use one that Prefect starts for this process."""
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        yield
+
+
+def silent(error: BaseException) -> bool:
+    """Whether an error came of a server that does not answer."""
+    return any(isinstance(cause, httpx.TransportError) for cause in chain(error))
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it was raised from or while handling."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _keep(done: threading.Event) -> None:
