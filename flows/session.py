@@ -12,6 +12,8 @@ from prefect import Flow, Task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.futures import PrefectFuture
 
+from flows.orphans import crash_orphans
+from tasks.telling import tell
 from vitops.plan.execute import Place
 from vitops.plan.opening import Opened, open_project
 from vitops.plan.request import RunRequest
@@ -48,15 +50,16 @@ class Session:
     def _publish_artifacts(self, refs: dict[str, Ref]) -> None:
         store, pipeline = self.place.store, self.place.record.pipeline
         page = store.materialize(refs["report"].digest) / "report.html"
-        create_link_artifact(key="report", link=page.as_uri(), description=f"Report of {pipeline}")
+        tell(create_link_artifact, key="report", link=page.as_uri(), description=f"Report of {pipeline}")
         rows = accuracy_table(store.materialize(refs["evaluate"].digest))
-        create_table_artifact(key="accuracy", table=rows, description=f"Test accuracy of {pipeline}, percent")
+        tell(create_table_artifact, key="accuracy", table=rows, description=f"Test accuracy of {pipeline}, percent")
 
 
 @contextmanager
 def opened(request: RunRequest) -> Iterator[Session]:
     """The project opened for this request, with a Ray cluster while a training stage is going to run."""
     project = open_project(request)
+    crash_orphans(project.store.runs)
     due = _due(project)
     check_models(request.pipeline, due)
     with _cluster(project, due):

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from tasks.telling import tell
 from vitops.plan.record import read_record
 
 SECONDS_BETWEEN_UPDATES = 2.0
@@ -18,13 +19,17 @@ SECONDS_BETWEEN_UPDATES = 2.0
 @contextmanager
 def progress_artifact(stage: str, file: Path) -> Iterator[None]:
     """Create the artifact, follow ``file`` in a thread for the block, end at 100 if the block succeeds."""
-    artifact = create_progress_artifact(0.0, key=re.sub("[^a-z0-9-]", "-", stage.lower()), description=f"Stage {stage}")
+    key = re.sub("[^a-z0-9-]", "-", stage.lower())
+    artifact = tell(create_progress_artifact, 0.0, key=key, description=f"Stage {stage}")
+    if not isinstance(artifact, UUID):
+        yield
+        return
     done = threading.Event()
     follower = threading.Thread(target=_follow, args=(artifact, stage, file, done), daemon=True)
     follower.start()
     try:
         yield
-        update_progress_artifact(artifact, 100.0)
+        tell(update_progress_artifact, artifact, 100.0)
     finally:
         done.set()
         follower.join()
@@ -44,4 +49,4 @@ def _follow(artifact: UUID, stage: str, file: Path, done: threading.Event) -> No
         progress = read_record(file)
         if progress is not None and progress.get("stage") == stage and percent(progress) != shown:
             shown = percent(progress)
-            update_progress_artifact(artifact, shown)
+            tell(update_progress_artifact, artifact, shown)

@@ -92,7 +92,16 @@ class Killed(RuntimeError):
 
 
 def train(
-    split, folder, *, comm=None, recipe=None, kill_after=None, stopping=lambda: False, stop_after=None, **resources
+    split,
+    folder,
+    *,
+    comm=None,
+    recipe=None,
+    kill_after=None,
+    stopping=lambda: False,
+    stop_after=None,
+    allow_environment_change=False,
+    **resources,
 ):
     """Train the toy net; returns (digest of everything that came out, result, model)."""
     resources = Resources(launcher="local", **{"checkpoint_seconds": 1e9, "checkpoint_steps": 2, **resources})
@@ -115,6 +124,7 @@ def train(
         resources=resources,
         report=lambda **_: None,
         stopping=stopping,
+        allow_environment_change=allow_environment_change,
     )
     return digest(model, objective, result), result, model
 

@@ -2,9 +2,12 @@
 
 import json
 import signal
+import sqlite3
+from contextlib import closing
 
+import psutil
 import pytest
-from project import TINY, digests, kill_group, statuses
+from project import REPOSITORY, TINY, digests, kill_group, statuses
 
 COMMAND = ("run", "tiny", "--file", str(TINY), "--json")
 DONE = ("ingest", "validate", "split", "teacher")
@@ -17,12 +20,47 @@ def test_the_student_goes_on_where_it_was_and_every_exact_stage_has_the_same_byt
     project.wait_for(first, "student", epoch=1, step=4)
     kill_group(first, number)
     assert first.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
-    second = project.run()
+    (killed,) = interrupted(project)
+    assert (killed["ended"], killed["stage"]) == ("stopped" if number == signal.SIGTERM else "killed", "student")
+    assert (killed["pipeline"], killed["options"]) == ("tiny", ["--file", str(TINY)])
+    second = project.run() if number == signal.SIGKILL else resumed(project, killed["run"])
     assert {statuses(second)[name] for name in DONE} == {"hit"}
     student = next(stage for stage in second["stages"] if stage["name"] == "student")
     assert student["resumed_from"]["epoch"] * 10 + student["resumed_from"]["step"] > 0
     assert digests(second) == digests(road.document)
     assert project.vitops("verify").returncode == 0
+    assert interrupted(project) == []
+    assert flow_states(killed["run"]) == {"FAILED" if number == signal.SIGTERM else "CRASHED"}
+
+
+def interrupted(project):
+    """What ``vitops resume`` lists."""
+    return json.loads(project.vitops("resume", "--json").stdout)["runs"]
+
+
+def resumed(project, run):
+    done = project.vitops("resume", run, "--json")
+    assert done.returncode == 0, f"{done.stderr}\n{project.log()}"
+    return json.loads(done.stdout)
+
+
+def flow_states(run):
+    """States of Prefect's flow runs of one run of ours, as its database has them."""
+    with closing(sqlite3.connect(f"file:{REPOSITORY / '.prefect/prefect.db'}?mode=ro", uri=True)) as database:
+        found = database.execute("SELECT state_type FROM flow_run WHERE parameters LIKE ?", (f"%{run}%",))
+        return {state for (state,) in found}
+
+
+def test_the_death_of_prefects_server_costs_the_run_nothing(road, tmp_path):
+    project = road.begun.copy(tmp_path)
+    run = project.start(*COMMAND)
+    project.wait_for(run, "student", epoch=0, step=2)
+    children = psutil.Process(run.pid).children(recursive=True)
+    (server,) = [child for child in children if "prefect.server.api.server:create_app" in child.cmdline()]
+    server.kill()
+    out, err = run.communicate(timeout=300)
+    assert run.returncode == 0, f"{err}\n{project.log()}"
+    assert digests(json.loads(out)) == digests(road.document)
 
 
 def test_a_stage_that_fails_is_named_and_what_was_done_before_it_stays(road, tmp_path):

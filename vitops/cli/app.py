@@ -25,12 +25,14 @@ class Verb:
 
 VERBS = {
     "run": Verb("vitops.cli.run:run", "Run a pipeline: hits stay, the rest is executed or resumed."),
+    "resume": Verb("vitops.cli.resume:resume", "List interrupted runs, or go on with one as it was begun."),
     "plan": Verb("vitops.cli.plan:plan", "Say what a run would do."),
     "explain": Verb("vitops.cli.explain:explain", "Say what changed since a stage last ran."),
     "ls": Verb("vitops.cli.ls:ls", "List datasets, pipelines and artifacts."),
     "show": Verb("vitops.cli.show:show", "Show one artifact: its files and its receipt."),
     "lineage": Verb("vitops.cli.lineage:lineage", "Trace an artifact back to its dataset's source."),
     "verify": Verb("vitops.cli.verify:verify", "Hash everything again and name what is altered."),
+    "reproduce": Verb("vitops.cli.reproduce:reproduce", "Execute a run or a package again and compare every byte."),
     "predict": Verb("vitops.cli.predict:predict", "Classify images with a package."),
     "data": Verb("vitops.cli.data:data", "Run one stage of the data plane, as dvc.yaml does."),
     "schema": Verb("vitops.cli.schema:schema", "Print or export the JSON Schema of pipelines.yaml."),

@@ -1,16 +1,16 @@
 """The processes of a run, on disk, so that whoever is left can end them.
 
-A process counts as the recorded one only if its creation time agrees, so a reused pid is never hit.
+Which process is the recorded one, ``vitops/store/process.py`` decides.
 """
 
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from vitops.plan.record import write_atomically
+from vitops.store.process import alive, find
 
 
 def end_leftovers(runs: Path) -> int:
@@ -21,9 +21,9 @@ def end_leftovers(runs: Path) -> int:
 def end_family(file: Path) -> int:
     """End the processes that ``file`` lists, unless their supervisor lives; return how many that were."""
     supervisor, descendants = _read_family(file)
-    if supervisor is not None and _alive(supervisor):
+    if supervisor is not None and alive(supervisor):
         return 0
-    ended = _end([process for process in descendants if _alive(process)])
+    ended = _end([process for process in descendants if alive(process)])
     file.unlink(missing_ok=True)
     return ended
 
@@ -55,7 +55,7 @@ class Family:
 
     def end(self) -> None:
         """End descendants that outlived the child, then forget them."""
-        _end([process for process in map(_find, self._seen.items()) if process is not None])
+        _end([process for process in map(find, self._seen.items()) if process is not None])
         self._file.unlink(missing_ok=True)
 
 
@@ -64,21 +64,8 @@ def _read_family(file: Path) -> tuple[psutil.Process | None, list[psutil.Process
         document = json.loads(file.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return None, []
-    descendants = [process for process in map(_find, document["descendants"]) if process is not None]
-    return _find(document["supervisor"]), descendants
-
-
-def _find(identity: "tuple[int, float] | list[Any]") -> psutil.Process | None:
-    pid, created = identity
-    try:
-        process = psutil.Process(pid)
-        return process if abs(process.create_time() - created) < 0.05 else None
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _alive(process: psutil.Process) -> bool:
-    return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    descendants = [process for process in map(find, document["descendants"]) if process is not None]
+    return find(document["supervisor"]), descendants
 
 
 def _end(processes: list[psutil.Process]) -> int:

@@ -26,6 +26,14 @@ Workers = Annotated[
     typer.Option("--workers", metavar="W", min=1, help="Worker processes of training stages (a power of two)."),
 ]
 
+AllowEnvironmentChange = Annotated[
+    bool,
+    typer.Option(
+        "--allow-environment-change",
+        help="Go on from a checkpoint that was written under another arithmetic; the receipt says so.",
+    ),
+]
+
 
 def request(
     folder: Path,
@@ -36,6 +44,7 @@ def request(
     overrides: list[str] | None = None,
     until: str | None = None,
     workers: int | None = None,
+    allow_environment_change: bool = False,
 ) -> RunRequest:
     """The request that these options make in the project around ``folder``. Raises UsageError outside a project."""
     return RunRequest(
@@ -46,4 +55,5 @@ def request(
         overrides=tuple(overrides or ()),
         until=until,
         workers=workers,
+        allow_environment_change=allow_environment_change,
     )

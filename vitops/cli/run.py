@@ -5,10 +5,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitops.cli.console import complain, emit
-from vitops.cli.options import AsJson, File, Overrides, PipelineName, Profile, Until, Workers, request
+from vitops.cli.options import (
+    AllowEnvironmentChange,
+    AsJson,
+    File,
+    Overrides,
+    PipelineName,
+    Profile,
+    Until,
+    Workers,
+    request,
+)
 from vitops.cli.tables import figure_table, stage_table
 from vitops.plan.opening import Opened, open_project
 from vitops.plan.record import new_run_id, read_record
+from vitops.plan.request import RunRequest
 from vitops.plan.summary import accuracy_table, with_latency
 
 if TYPE_CHECKING:
@@ -25,18 +36,32 @@ def run(
     overrides: Overrides = None,
     until: Until = None,
     workers: Workers = None,
+    allow_environment_change: AllowEnvironmentChange = False,
     as_json: AsJson = False,
 ) -> int:
     """Run a pipeline. Exit 0 when all is done, 1 if a stage or gate failed, 75 if interrupted and resumable."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # while planning, before there is a flow to stop
-    opened = open_project(
-        request(Path.cwd(), name, file=file, profile=profile, overrides=overrides, until=until, workers=workers)
+    asked = request(
+        Path.cwd(),
+        name,
+        file=file,
+        profile=profile,
+        overrides=overrides,
+        until=until,
+        workers=workers,
+        allow_environment_change=allow_environment_change,
     )
+    return carry_out(asked, as_json=as_json)
+
+
+def carry_out(asked: RunRequest, *, as_json: bool) -> int:
+    """Run what is asked for, print the outcome and return the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # while planning, before there is a flow to stop
+    opened = open_project(asked)
     planned = [stage.to_json() for stage in opened.plan()]
     code, error, stages = 0, None, _hits(opened, planned)
     if stages is None:
         code, error, stages = _execute(opened)
-    document = {"pipeline": name, "stages": stages, **_results(opened, stages)}
+    document = {"pipeline": asked.pipeline, "stages": stages, **_results(opened, stages)}
     emit(document, as_json=as_json, render=lambda console: _render(opened, document, console))
     if error is not None:
         complain(error)

@@ -18,6 +18,7 @@ from typing import Any
 from vitops.cli.family import Family
 from vitops.plan.record import read_record, write_atomically
 from vitops.plan.request import RunRequest
+from vitops.plan.runs import begin
 
 GRACE_SECONDS = 30.0
 POLL_SECONDS = 0.2
@@ -26,7 +27,7 @@ INTERRUPTED = 75
 
 def supervise(request: RunRequest, folder: Path, *, tick: Callable[[], None]) -> tuple[int, str | None]:
     """Run the flow of ``request``, its files in ``folder``; return the documented exit code and an error paragraph."""
-    write_atomically(folder / "request.json", request.model_dump(mode="json"))
+    begin(folder, request)
     stop = _StopOnSignal(folder / "stop")
     with stop, (folder / "log.txt").open("ab") as log:
         child = subprocess.Popen(
@@ -120,5 +121,7 @@ def _result(folder: Path, returncode: int, *, stopped: bool) -> tuple[int, str |
         return INTERRUPTED, "interrupted; run the same command again to resume"
     reason = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
     error = f"the flow process ended without a result ({reason}); its output is in {folder / 'log.txt'}"
-    write_atomically(folder / "outcome.json", {"exit_code": 1, "error": error})  # a disk that takes none is named
+    write_atomically(
+        folder / "outcome.json", {"exit_code": 1, "error": error, "died": True}
+    )  # a disk that takes none is named
     return 1, error

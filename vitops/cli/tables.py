@@ -39,7 +39,7 @@ def figure_table(rows: Sequence[dict[str, Any]]) -> "Table":
 def _cell(column: str, value: Any) -> str:
     if value is None:
         return "-"
-    if column == "digest":
+    if column in {"digest", "recorded", "found"}:
         return str(value)[:SHORT]
     if column == "seconds":
         return f"{value:.1f}"

@@ -66,6 +66,8 @@ class Predicate(BaseModel):
     who: str
     host: str
     adopted: bool
+    configuration: JSON | None = None
+    """The resolved ``datasets`` and ``pipelines`` sections of the run that made it: enough to execute it again."""
 
 
 def statement(
@@ -87,11 +89,13 @@ def statement(
     host: str,
     seed: int | None,
     adopted: bool,
+    configuration: JSON | None = None,
 ) -> JSON:
     """The statement for one execution.
 
     ``inputs``: role -> artifact digest (for an ingest: ``source`` -> SHA-256 of what was read); ``started``: seconds
-    since the epoch; ``adopted``: written from records found on disk, not from an execution of ours.
+    since the epoch; ``adopted``: written from records found on disk, not from an execution of ours;
+    ``configuration``: the resolved sections of the run, see ``plan.recorded``.
     """
     record = None if code is None else CodeRecord(digest=code.digest, definitions=dict(code.definitions))
     predicate = Predicate(
@@ -110,6 +114,7 @@ def statement(
         who=who,
         host=host,
         adopted=adopted,
+        configuration=configuration,
     )
     return {
         "_type": STATEMENT_TYPE,
@@ -186,6 +191,11 @@ class Receipt:
     def adopted(self) -> bool:
         """Whether it was written from records found on disk instead of an execution."""
         return self.predicate.adopted
+
+    @property
+    def configuration(self) -> JSON | None:
+        """The resolved sections of the run that made it; None in receipts of releases that did not record it."""
+        return self.predicate.configuration
 
 
 def receipt(sequence: int, statement: JSON) -> Receipt:

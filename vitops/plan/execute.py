@@ -41,6 +41,8 @@ class Place:
     record: RunRecord
     code: Mapping[str, CodeDigest]
     """Stage name -> its code as it was before the run imported any of it."""
+    allow_environment_change: bool = False
+    """As the request says."""
 
     @property
     def stop(self) -> Path:
@@ -164,6 +166,7 @@ def write_receipt(
             host=socket.gethostname(),
             seed=stage.parameters.get("seed"),
             adopted=adopted,
+            configuration=place.record.configuration,
         )
     )
 
@@ -195,6 +198,7 @@ def _job(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], out: P
         progress=place.record.folder / "progress.json",
         stop=place.stop,
         resources=stage.resources,
+        allow_environment_change=place.allow_environment_change,
     )
 
 

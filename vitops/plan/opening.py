@@ -7,6 +7,7 @@ from vitops.config.load import load, store_home
 from vitops.config.pipelines import Project, Resources
 from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
+from vitops.plan import recorded
 from vitops.plan.code import code_digest, vitops_package
 from vitops.plan.execute import Place
 from vitops.plan.plan import Planned, plan, resolved
@@ -48,10 +49,18 @@ class Opened:
     def place(self) -> Place:
         """A new run of the request."""
         folder = self.store.runs / (self.request.run_id or new_run_id())
-        record = RunRecord(folder, pipeline=self.request.pipeline, stages=self.stages)
+        configuration = recorded.configuration(self.project, self.request.pipeline)
+        record = RunRecord(folder, pipeline=self.request.pipeline, stages=self.stages, configuration=configuration)
         package = vitops_package(self.store.memo)
         code = {stage.name: code_digest(stage.roots, package=package) for stage in self.stages}
-        return Place(root=self.root, store=self.store, ledger=self.ledger, record=record, code=code)
+        return Place(
+            root=self.root,
+            store=self.store,
+            ledger=self.ledger,
+            record=record,
+            code=code,
+            allow_environment_change=self.request.allow_environment_change,
+        )
 
 
 def open_project(request: RunRequest) -> Opened:

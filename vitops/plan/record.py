@@ -7,7 +7,7 @@ lost without harm.
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ from vitops.store import durable
 class RunRecord:
     """Status of every stage of one run."""
 
-    def __init__(self, folder: Path, *, pipeline: str, stages: Sequence[Stage]) -> None:
+    def __init__(
+        self, folder: Path, *, pipeline: str, stages: Sequence[Stage], configuration: Mapping[str, Any]
+    ) -> None:
+        """``configuration``: the resolved sections of the run (``plan.recorded``)."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.pipeline = pipeline
+        self.configuration = dict(configuration)
         self.stages: dict[str, dict[str, Any]] = {
             stage.name: {
                 "name": stage.name,
@@ -44,7 +48,8 @@ class RunRecord:
         self._write()
 
     def _write(self) -> None:
-        document = {"pipeline": self.pipeline, "pid": os.getpid(), "stages": list(self.stages.values())}
+        document = {"pipeline": self.pipeline, "pid": os.getpid(), "configuration": self.configuration}
+        document["stages"] = list(self.stages.values())
         write_atomically(self.folder / "run.json", document)
 
 

@@ -26,5 +26,7 @@ class RunRequest(BaseModel):
     """Last stage to run."""
     workers: int | None = Field(None, ge=1)
     """Worker processes of training stages; null means the pipeline's resources."""
+    allow_environment_change: bool = False
+    """Go on from checkpoints that were written under another arithmetic, and mark the receipts; in no key."""
     run_id: str | None = None
     """Name of the run's folder in the store; null makes a new one."""

@@ -55,6 +55,8 @@ class Job(BaseModel):
     """A file that appears when the stage should save its work and raise ``Interrupted``."""
     resources: dict[str, Any] = Field(default_factory=dict)
     """The pipeline's ``resources`` section."""
+    allow_environment_change: bool = False
+    """Whether a training may go on from a checkpoint that was written under another arithmetic."""
 
     def stopping(self) -> bool:
         """True once somebody asked this run to stop."""

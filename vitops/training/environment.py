@@ -1,25 +1,59 @@
 """What on the executing host changes the bits of floating-point results, and how a training sets it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-OVERRIDES = ("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+OVERRIDES = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
 """Environment variables that select other kernels."""
 
 
 def facts(device: str) -> dict[str, Any]:
-    """Torch build, instruction set, threads, oneDNN, accelerator and kernel overrides of this process."""
+    """Torch build, instruction set, threads, oneDNN, matmul precision, accelerator and kernel overrides, as JSON."""
     return {
         "torch": torch.__version__,
+        "torch_source": torch.version.git_version,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "mkldnn": torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled),
-        "accelerator": torch.cuda.get_device_name() if device == "cuda" else None,
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "accelerator": _accelerator() if device == "cuda" else None,
         "overrides": {name: os.environ.get(name) for name in OVERRIDES},
+    }
+
+
+def differences(old: Any, new: Any, name: str = "") -> dict[str, list[Any]]:
+    """Dotted name -> [old, new] for each leaf where two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = [differences(old.get(k), new.get(k), f"{name}.{k}".lstrip(".")) for k in sorted({*old, *new})]
+        return {leaf: values for part in parts for leaf, values in part.items()}
+    return {} if old == new else {name: [old, new]}
+
+
+def described(found: Mapping[str, list[Any]]) -> str:
+    """``differences`` in words: ``name: old -> new``, ..."""
+    return ", ".join(f"{name}: {old} -> {new}" for name, (old, new) in found.items())
+
+
+def _accelerator() -> dict[str, Any]:
+    return {
+        "name": torch.cuda.get_device_name(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32": torch.backends.cudnn.allow_tf32,
     }
 
 

@@ -3,6 +3,7 @@
 Laws: rank 0 decides and all ranks follow; the training goes on while a checkpoint is written, but waits for it rather
 than have more work at risk than one interval, so that a kill never costs more than that. An interval is
 ``checkpoint_seconds`` or ``checkpoint_steps``, whichever ends first; a checkpoint begins when half of it has passed.
+A training that went on under another arithmetic says so for ever after: each change stands in every later checkpoint.
 """
 
 import logging
@@ -17,7 +18,7 @@ from vitops.config.pipelines import Resources
 from vitops.errors import Interrupted, VitopsError
 from vitops.store.job import Position
 from vitops.training.checkpoint import Checkpoints, Saved
-from vitops.training.environment import facts
+from vitops.training.environment import described, differences, facts
 from vitops.training.running import Training
 from vitops.training.state import capture, restore
 
@@ -50,9 +51,12 @@ class Keeper:
         resources: Resources,
         report: Callable[..., None],
         stopping: Callable[[], bool],
+        allow_environment_change: bool,
     ) -> None:
         self._training, self._identity, self._folder = training, identity, folder
         self._resources, self._report, self._stopping = resources, report, stopping
+        self._allow_environment_change = allow_environment_change
+        self.environment_changes: list[dict[str, Any]] = []
         self._environment = facts(resources.device)
         self._checkpoints = Checkpoints(folder) if training.comm.rank == 0 else None
         self._steps = 0
@@ -68,8 +72,8 @@ class Keeper:
         if not data:
             return None
         saved = Saved.unpack(data)
-        self._check(saved.record)
         position = Position(**saved.record["position"])
+        self._check(saved.record, position)
         training = self._training
         training.history, training.losses = saved.record["history"], saved.record["losses"]
         training.objective.on_epoch(position.epoch)
@@ -140,6 +144,7 @@ class Keeper:
             "state": state,
             "identity": self._identity,
             "environment": self._environment,
+            "environment_changes": list(self.environment_changes),
         }
         self._begun = self._now()
         self._writing = self._writer.submit(self._checkpoints.save, position, Saved(tensors, record))
@@ -164,16 +169,24 @@ class Keeper:
             self._report(warning=" ".join(damaged))
         return saved.pack() if saved else b""
 
-    def _check(self, record: dict[str, Any]) -> None:
+    def _check(self, record: dict[str, Any], position: Position) -> None:
         """A checkpoint continues exactly the training, and in exact mode the arithmetic, that it was written by."""
-        remedy = f"Go on where it was begun, or remove {self._folder} to start over."
-        if changes := _differences(record["identity"], self._identity):
-            raise VitopsError(f"the checkpoints in {self._folder} belong to another training ({changes}). {remedy}")
-        if changes := _differences(record["environment"], self._environment):
-            message = f"the checkpoint was written where arithmetic differs ({changes})"
-            if self._resources.mode == "exact":
-                raise VitopsError(f"{message}: the result would not have the same bits. {remedy}")
+        remedy = f"Go on where it was begun, or remove {self._folder} to start over"
+        if found := differences(record["identity"], self._identity):
+            raise VitopsError(
+                f"the checkpoints in {self._folder} belong to another training ({described(found)}). {remedy}."
+            )
+        self.environment_changes = list(record["environment_changes"])
+        if found := differences(record["environment"], self._environment):
+            message = f"the checkpoint was written where arithmetic differs ({described(found)})"
+            if self._resources.mode == "exact" and not self._allow_environment_change:
+                raise VitopsError(
+                    f"{message}: the result would not have the same bits. {remedy}; "
+                    "`vitops run --allow-environment-change` goes on here and marks the receipt."
+                )
+            self.environment_changes.append({"position": position.model_dump(), "changes": found})
             _log.warning("%s", message)
+            self._report(warning=message)
 
     def _show(self, epoch: int, step: int) -> None:
         training, now = self._training, time.monotonic()
@@ -189,11 +202,3 @@ class Keeper:
             loss=training.losses[-1],
             lr=training.rate(epoch, step),
         )
-
-
-def _differences(old: Any, new: Any, name: str = "") -> str:
-    """``name: old -> new`` for each leaf where two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        parts = [_differences(old.get(k), new.get(k), f"{name}.{k}".lstrip(".")) for k in sorted({*old, *new})]
-        return ", ".join(part for part in parts if part)
-    return "" if old == new else f"{name}: {old} -> {new}"

@@ -33,6 +33,8 @@ class FitResult:
     """Epoch, and steps done in it, of the checkpoint this call went on from."""
     ema_state: dict[str, Tensor] | None
     """Averaged weights by state-dict name, when the recipe asks for them."""
+    environment_changes: list[dict[str, Any]]
+    """Where it went on under another arithmetic: ``position``, and ``changes`` as ``environment.differences`` names."""
 
 
 def fit(
@@ -48,22 +50,32 @@ def fit(
     report: Callable[..., None],
     stopping: Callable[[], bool] = lambda: False,
     key: str = "",
+    allow_environment_change: bool = False,
 ) -> FitResult:
     """Train ``model`` in place, from the newest checkpoint in ``checkpoints`` if there is one.
 
     ``report(**values)`` is called on rank 0 as the training advances; ``stopping()``, asked on rank 0 after each step,
     ends it with a checkpoint; ``key`` (of the stage) is noted in checkpoints. Raises Interrupted on every rank when
-    asked to stop; VitopsError when the loss is not finite, or when the folder's checkpoints belong to another training.
+    asked to stop; VitopsError when the loss is not finite, when the folder's checkpoints belong to another training,
+    and in exact mode when they were written under another arithmetic (``allow_environment_change`` goes on with them).
     """
     training = Training(model, objective, stream, recipe, seed=seed, comm=comm, resources=resources)
     identity = {"recipe": recipe.parameters(), "seed": seed, "steps_per_epoch": stream.steps_per_epoch, "key": key}
     with arithmetic(threads=resources.threads, exact=resources.mode == "exact"):
-        keeper = Keeper(training, identity, folder=checkpoints, resources=resources, report=report, stopping=stopping)
+        keeper = Keeper(
+            training,
+            identity,
+            folder=checkpoints,
+            resources=resources,
+            report=report,
+            stopping=stopping,
+            allow_environment_change=allow_environment_change,
+        )
         with closing(keeper):
             resumed = keeper.resume()
             _run(training, keeper, resumed)
     ema = training.average.module.state_dict() if training.average else None
-    return FitResult(training.history, resumed, ema)
+    return FitResult(training.history, resumed, ema, keeper.environment_changes)
 
 
 def _run(training: Training, keeper: Keeper, resumed: Position | None) -> None:

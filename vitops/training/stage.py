@@ -59,11 +59,19 @@ def train_rank(job: Job, comm: Comm) -> Outcome:
             report=job.report,
             stopping=job.stopping,
             key=job.key,
+            allow_environment_change=job.allow_environment_change,
         )
         if comm.rank == 0:
             _write(job, model, result)
-        environment = facts(resources.device)
-    return Outcome(resumed_from=result.resumed_from, facts={"mode": resources.mode, "environment": environment})
+        found = arithmetic_facts(resources, result)
+    return Outcome(resumed_from=result.resumed_from, facts=found)
+
+
+def arithmetic_facts(resources: Resources, *trained: FitResult) -> dict[str, Any]:
+    """What a receipt says about the arithmetic: ``mode``, ``environment``, and ``environment_changed`` if it did."""
+    changes = [change for result in trained for change in result.environment_changes]
+    told = {"mode": resources.mode, "environment": facts(resources.device)}
+    return told | ({"environment_changed": changes} if changes else {})
 
 
 def check_teacher(teacher: nn.Module, spec: ModelSpec, *, reader: SplitReader, seed: int) -> float:

@@ -19,13 +19,15 @@ from vitops.errors import Interrupted, UsageError, VerificationError, VitopsErro
 
 RUNNING = {"--file", "--profile", "--set", "--until", "--workers", "--json"}
 SURFACE = {
-    "run": {"PIPELINE"} | RUNNING,
+    "run": {"PIPELINE", "--allow-environment-change"} | RUNNING,
+    "resume": {"[RUN]", "--json"},
     "plan": {"PIPELINE"} | RUNNING,
     "explain": {"PIPELINE", "[STAGE]", "--file", "--profile", "--set", "--json"},
     "ls": {"--file", "--json"},
     "show": {"ARTIFACT", "--json"},
     "lineage": {"ARTIFACT", "--json"},
     "verify": {"--json"},
+    "reproduce": {"RUN_OR_PACKAGE", "--json"},
     "predict": {"PACKAGE", "IMAGE", "--model", "--json"},
     "data": {"action", "dataset", "--write"},
     "schema": {"--write"},

@@ -17,7 +17,7 @@ STAGE = Stage("student", "train", {}, ("vitops.errors",), (), {})
 
 @pytest.fixture
 def place(tmp_path):
-    return SimpleNamespace(record=RunRecord(tmp_path / "run", pipeline="p", stages=[STAGE]))
+    return SimpleNamespace(record=RunRecord(tmp_path / "run", pipeline="p", stages=[STAGE], configuration={}))
 
 
 def fill_the_disk(monkeypatch):

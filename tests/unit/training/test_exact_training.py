@@ -148,6 +148,36 @@ def test_checkpoints_of_another_arithmetic_are_refused(split, tmp_path, monkeypa
         train(split, tmp_path)
 
 
+def test_an_allowed_change_of_arithmetic_is_marked_in_every_later_resume(split, tmp_path, monkeypatch):
+    with pytest.raises(Killed):
+        train(split, tmp_path, kill_after=5, checkpoint_steps=1)
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    with pytest.raises(Killed):
+        train(split, tmp_path, kill_after=2, checkpoint_steps=1, allow_environment_change=True)
+    _, result, _ = train(split, tmp_path)
+    (change,) = result.environment_changes
+    assert change["changes"] == {"overrides.MKL_CBWR": [None, "COMPATIBLE"]}
+    assert (change["position"]["epoch"], result.resumed_from.epoch) == (1, 2)
+
+
+def test_another_arithmetic_in_fast_mode_is_a_warning_and_marked(split, tmp_path, monkeypatch, caplog):
+    with pytest.raises(Killed):
+        train(split, tmp_path, kill_after=5, mode="fast")
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    _, result, _ = train(split, tmp_path, mode="fast")
+    assert "overrides.MKL_CBWR: None -> COMPATIBLE" in caplog.text
+    assert [change["changes"] for change in result.environment_changes] == [
+        {"overrides.MKL_CBWR": [None, "COMPATIBLE"]}
+    ]
+
+
+def test_an_allowance_that_was_not_needed_marks_nothing(split, undisturbed, tmp_path):
+    with pytest.raises(Killed):
+        train(split, tmp_path, kill_after=5)
+    digest, result, _ = train(split, tmp_path, allow_environment_change=True)
+    assert (digest, result.environment_changes) == (undisturbed, [])
+
+
 def test_an_objective_that_is_done_ends_the_training_and_stays_done(split, tmp_path):
     digest, result, _ = train(split, tmp_path, stop_after=4)
     assert [entry["epoch"] for entry in result.history] == [0, 1]

@@ -107,6 +107,21 @@ def test_asked_to_stop_it_saves_and_goes_on_to_the_same_bytes(teacher, split, tm
     assert digests(tmp_path / "cut" / "out") == digests(tmp_path / "whole" / "out")
 
 
+def test_a_change_of_arithmetic_is_refused_until_allowed_and_then_in_the_receipt(teacher, split, tmp_path, monkeypatch):
+    stop = tmp_path / "stop"
+    stop.touch()
+    with pytest.raises(Interrupted):
+        train(job_in(tmp_path / "cut", STUDENT, stop=stop, split=split, teacher=teacher))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    job = job_in(tmp_path / "cut", STUDENT, split=split, teacher=teacher)
+    with pytest.raises(VitopsError, match=r"ONEDNN_MAX_CPU_ISA: None -> AVX2.*--allow-environment-change"):
+        train(job)
+    told = train(job.model_copy(update={"allow_environment_change": True})).facts
+    (change,) = told["environment_changed"]
+    assert change["changes"] == {"overrides.ONEDNN_MAX_CPU_ISA": [None, "AVX2"]}
+    assert told["environment"]["overrides"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
 @pytest.mark.parametrize("answer", ["constant", "permuted"])
 def test_a_teacher_that_does_not_know_the_labels_is_refused(answer, teacher, split):
     model, spec = load(teacher)

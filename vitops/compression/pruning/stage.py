@@ -36,7 +36,7 @@ from vitops.training.comm import Comm
 from vitops.training.environment import arithmetic
 from vitops.training.launch import run
 from vitops.training.loop import FitResult, fit
-from vitops.training.stage import check_teacher
+from vitops.training.stage import arithmetic_facts, check_teacher
 
 _EQUIVALENCE = 1e-4
 _IMAGES = 64
@@ -97,7 +97,8 @@ class _Pruning:
         if self.comm.rank == 0:
             self.write(shrunk, tuned, fitted=fitted, equivalence=found)
         resumed = fitted.resumed_from or shrunk.fitted.resumed_from
-        return Outcome(resumed_from=resumed, facts={"cost": _share(self.dense, tuned), "equivalence": found})
+        told = arithmetic_facts(self.resources, shrunk.fitted, fitted)
+        return Outcome(resumed_from=resumed, facts={**told, "cost": _share(self.dense, tuned), "equivalence": found})
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -155,6 +156,7 @@ class _Pruning:
             report=lambda **values: self.job.report(phase=phase, **values),
             stopping=self.job.stopping,
             key=self.job.key,
+            allow_environment_change=self.job.allow_environment_change,
         )
 
     def write(self, shrunk: Shrunk, tuned: PrunedViT, *, fitted: FitResult, equivalence: dict[str, Any]) -> None:

@@ -1,0 +1,65 @@
+"""``vitops resume [RUN]``: list the interrupted runs, or go on with one as it was asked for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vitops.cli.console import emit
+from vitops.cli.options import AsJson
+from vitops.cli.run import carry_out
+from vitops.config.load import find_root, store_home
+from vitops.packaging.text import printable
+from vitops.plan.request import RunRequest
+from vitops.plan.runs import Run, find, interrupted, settle
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JSON = dict[str, Any]
+
+
+def resume(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A name from the list; all are listed.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """List the runs that were stopped or killed, or go on with one, with exactly the options it was begun with."""
+    root = find_root(Path.cwd())
+    runs = store_home(root) / "runs"
+    if run is None:
+        document = {"runs": [_describe(one) for one in interrupted(runs)]}
+        emit(document, as_json=as_json, render=lambda console: _render(document["runs"], console))
+        return 0
+    begun = find(runs, run)
+    code = carry_out(begun.asked.model_copy(update={"root": root}), as_json=as_json)
+    if code == 0:
+        settle(runs, run)
+    return code
+
+
+def _describe(run: Run) -> JSON:
+    return {
+        "run": run.name,
+        "pipeline": run.request.pipeline,
+        "options": options(run.asked),
+        "ended": run.ended,
+        "stage": run.stage,
+        "done": sum(stage["status"] in {"hit", "executed"} for stage in run.stages),
+        "stages": len(run.stages),
+    }
+
+
+def options(asked: RunRequest) -> list[str]:
+    """The options of ``vitops run`` that make this request."""
+    given = {"--file": asked.file, "--profile": asked.profile, "--until": asked.until, "--workers": asked.workers}
+    single = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    overrides = [word for value in asked.overrides for word in ("--set", value)]
+    return [*single, *overrides, *(["--allow-environment-change"] if asked.allow_environment_change else [])]
+
+
+def _render(runs: list[JSON], console: "Console") -> None:
+    for run in runs:
+        command = printable(" ".join(["run", run["pipeline"], *run["options"]]))
+        where = f"in {printable(run['stage'])}, " if run["stage"] else ""
+        console.print(f"{run['run']}  {run['ended']} {where}{run['done']} of {run['stages']} stages done: {command}")
+    console.print("`vitops resume RUN` goes on with one" if runs else "no run is interrupted")
