@@ -1,7 +1,8 @@
 """timm's learning rate schedules per update: a pure function of the update's number, so there is nothing to save."""
 
 import torch
-from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.scheduler.multistep_lr import MultiStepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 
 from vitops.config.training import Cosine, Schedule
