@@ -18,20 +18,21 @@ _CODE = (type, types.ModuleType, types.CodeType, types.BuiltinFunctionType, type
 def reachable(roots: Mapping[str, Any]) -> dict[str, Any]:
     """Path -> tensor, array or generator, along attributes, items, closures and bound arguments.
 
-    Each once: by its shortest path from the first root that reaches it. What an object holds outside of these is found through the garbage collector. Module globals are no part of it.
+    Each once: by its shortest path from the first root that reaches it. What an object holds outside of these is found
+    through the garbage collector. Module globals are no part of it.
     """
     found: dict[str, Any] = {}
-    seen: dict[int, Any] = {}
+    seen: dict[int, tuple[str, Any]] = {}
     for root in roots.items():
         waiting = deque([root])
         while waiting:
             path, value = waiting.popleft()
             if id(value) in seen or isinstance(value, (*_CODE, str, bytes, int, float, complex, type(None))):
                 continue
-            seen[id(value)] = value
+            seen[id(value)] = path, value
             if isinstance(value, STATE):
                 found[path] = value
-            waiting.extend(_parts(path, value))
+            waiting.extend(_parts(path, value, seen))
     return found
 
 
@@ -44,15 +45,16 @@ def globals_of(package: str, modules: Mapping[str, types.ModuleType]) -> dict[st
     return found
 
 
-def _parts(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _parts(path: str, value: Any, seen: Mapping[int, tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     if isinstance(value, torch.Tensor):
         if value.is_leaf and value.grad is not None:
             yield f"{path}.grad", value.grad
         return
     if isinstance(value, Mapping) and not isinstance(value, types.MappingProxyType):
         for number, (key, item) in enumerate(list(value.items())):
-            label = key if isinstance(key, (str, int)) else f"{type(key).__name__} {number}"
-            yield from ((f"{path}[{label}]", item), (f"{path}<key {number}>", key))
+            known, _ = seen.get(id(key), (f"{type(key).__name__} {number}", key))
+            yield f"{path}[{key if isinstance(key, (str, int)) else known}]", item
+            yield f"{path}<key {number}>", key
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
             yield f"{path}[{number}]", item

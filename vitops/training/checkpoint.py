@@ -1,9 +1,10 @@
 """Checkpoints: complete, whole or absent, and never older than the last verified one.
 
 A checkpoint is a folder ``e<epoch>-s<steps done>-a<attempt>`` with ``state.safetensors``, ``state.json`` and their
-``manifest.json``, hashed while they are written aside, then renamed. Laws: an older one is removed only after the newest was read back and
-verified; two are kept; a damaged one is reported, removed and passed over. Each start of a training claims the next
-attempt number with a create-only file; a writer that finds a later claim (its driver died, another took over) stops.
+``manifest.json``, hashed while they are written aside, then renamed. Laws: an older one is removed only after the
+newest was read back and verified; two are kept; a damaged one is reported, removed and passed over. Each start of a
+training claims the next attempt number with a create-only file; a writer that finds a later claim (its driver died,
+another took over) stops.
 """
 
 import json

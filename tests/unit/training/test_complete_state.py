@@ -26,6 +26,7 @@ from vitops.config.pipelines import Resources
 from vitops.config.training import Recipe, Train
 from vitops.data.keyed import seeded
 from vitops.data.loader import TrainStream, open_split
+from vitops.errors import Interrupted
 from vitops.losses.registry import build as build_objective
 from vitops.models import build as build_model
 from vitops.training import Comm
@@ -74,7 +75,7 @@ class Running:
 
     def save(self, steps):
         """A checkpoint after so many steps."""
-        with pytest.raises(Exception, match="the work is saved"):
+        with pytest.raises(Interrupted, match="the work is saved"):
             self.keeper.after_step(*divmod(steps - 1, STEPS))
 
     def state(self):
