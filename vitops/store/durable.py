@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from vitops.errors import VitopsError
 
 CHUNK = 1 << 20
-Chunk = bytes | memoryview
-"""A piece of a file; a view is one of single bytes."""
 _WAYS_OUT = {
     errno.ENOSPC: "no space is left on its file system; free some, or put the store elsewhere with VITOPS_HOME",
     errno.EDQUOT: "your disk quota is used up; free some space, or put the store elsewhere with VITOPS_HOME",
@@ -60,7 +59,7 @@ def write_bytes(path: Path, data: bytes, *, aside: Path | None = None, sync: boo
             _sync_folder(path.parent)
 
 
-def write_hashed(path: Path, chunks: Iterable[Chunk]) -> tuple[int, str]:
+def write_hashed(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
     """Create or replace the file from its pieces; return its size and SHA-256, found while it was written.
 
     The pieces are hashed in a second thread: hashing costs no time where the disk is slower, or the disk none where
@@ -69,12 +68,12 @@ def write_hashed(path: Path, chunks: Iterable[Chunk]) -> tuple[int, str]:
     hasher, size = hashlib.sha256(), 0
     with actionable(path), _aside(path, None) as unfinished, ThreadPoolExecutor(1) as hashing:
 
-        def passed() -> Iterator[Chunk]:
+        def passed() -> Iterator[bytes]:
             nonlocal size
             for chunk in chunks:
                 hashing.submit(hasher.update, chunk)
                 size += len(chunk)
-                yield chunk
+                yield cast(bytes, chunk)  # any buffer of single bytes can be written
 
         _fill(unfinished, passed(), mode=None, sync=True)
         digest = hashing.submit(hasher.hexdigest).result()
@@ -214,7 +213,7 @@ def _aside(target: Path, folder: Path | None) -> Iterator[Path]:
         _unlink(unfinished)
 
 
-def _fill(path: Path, chunks: Iterable[Chunk], *, mode: int | None, sync: bool) -> None:
+def _fill(path: Path, chunks: Iterable[bytes], *, mode: int | None, sync: bool) -> None:
     descriptor = _create(path)
     try:
         for chunk in chunks:
@@ -257,7 +256,7 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
 
-def _write(descriptor: int, data: Chunk) -> None:
+def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 _PIECE = 1 << 24
+_SMALL = 1 << 20
 _ALIGNMENT = 8
 _NAMES = {
     torch.float64: "F64",
@@ -27,13 +28,27 @@ _ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
 """Widest first, so that every tensor is aligned: the order in which safetensors lays out the types."""
 
 
-def stream(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
-    """The file's bytes as views of the (contiguous CPU) tensors, which must not change meanwhile.
+def stream(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The file's bytes, mostly as views of the (contiguous CPU) tensors, which must not change meanwhile.
 
-    Raises KeyError for a type that training does not use.
+    What is small is joined: a small state is one piece. Raises KeyError for a type that training does not use.
     """
+    small: list[bytes | memoryview] = []
+    for piece in _pieces(tensors):
+        if len(piece) < _SMALL:
+            small.append(piece)
+        if small and (len(piece) >= _SMALL or sum(map(len, small)) >= _SMALL):
+            yield b"".join(small)
+            small.clear()
+        if len(piece) >= _SMALL:
+            yield piece
+    if small:
+        yield b"".join(small)
+
+
+def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     laid_out = sorted(tensors.items(), key=lambda item: (_ORDER.index(_NAMES[item[1].dtype]), item[0]))
-    yield memoryview(_header(laid_out))
+    yield _header(laid_out)
     for _, tensor in laid_out:
         data = memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
         for start in range(0, len(data), _PIECE):
