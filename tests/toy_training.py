@@ -12,6 +12,7 @@ from vitops.config.training import Recipe
 from vitops.data.keyed import seeded
 from vitops.data.loader import TrainStream, open_split
 from vitops.losses.objective import Objective
+from vitops.store import canonical
 from vitops.training import Comm, fit
 
 FULL = {
@@ -135,7 +136,7 @@ def digest(model, objective, result):
     for state in (model.state_dict(), result.ema_state or {}, objective.state_dict()):
         for name, value in sorted(state.items()):
             hasher.update(name.encode() + value.numpy().tobytes())
-    hasher.update(repr(result.history).encode())
+    hasher.update(canonical.dumps(result.history))
     return hasher.hexdigest()
 
 

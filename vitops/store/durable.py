@@ -12,8 +12,10 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from vitops.errors import VitopsError
 
@@ -55,6 +57,29 @@ def write_bytes(path: Path, data: bytes, *, aside: Path | None = None, sync: boo
         _rename(unfinished, path)
         if sync:
             _sync_folder(path.parent)
+
+
+def write_hashed(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
+    """Create or replace the file from its pieces; return its size and SHA-256, found while it was written.
+
+    The pieces are hashed in a second thread: hashing costs no time where the disk is slower, or the disk none where
+    hashing is. They must not change before this returns.
+    """
+    hasher, size = hashlib.sha256(), 0
+    with actionable(path), _aside(path, None) as unfinished, ThreadPoolExecutor(1) as hashing:
+
+        def passed() -> Iterator[bytes]:
+            nonlocal size
+            for chunk in chunks:
+                hashing.submit(hasher.update, chunk)
+                size += len(chunk)
+                yield cast(bytes, chunk)  # any buffer of single bytes can be written
+
+        _fill(unfinished, passed(), mode=None, sync=True)
+        digest = hashing.submit(hasher.hexdigest).result()
+        _rename(unfinished, path)
+        _sync_folder(path.parent)
+    return size, digest
 
 
 def create_only(path: Path, data: bytes, *, aside: Path | None = None) -> bool:

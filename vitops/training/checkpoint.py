@@ -1,9 +1,10 @@
 """Checkpoints: complete, whole or absent, and never older than the last verified one.
 
 A checkpoint is a folder ``e<epoch>-s<steps done>-a<attempt>`` with ``state.safetensors``, ``state.json`` and their
-``manifest.json``, written aside and renamed. Laws: an older one is removed only after the newest was read back and
-verified; two are kept; a damaged one is reported, removed and passed over. Each start of a training claims the next
-attempt number with a create-only file; a writer that finds a later claim (its driver died, another took over) stops.
+``manifest.json``, hashed while they are written aside, then renamed. Laws: an older one is removed only after the
+newest was read back and verified; two are kept; a damaged one is reported, removed and passed over. Each start of a
+training claims the next attempt number with a create-only file; a writer that finds a later claim (its driver died,
+another took over) stops.
 """
 
 import json
@@ -19,6 +20,8 @@ from torch import Tensor
 from vitops.errors import Interrupted, VerificationError
 from vitops.store import canonical, durable, manifest
 from vitops.store.job import Position
+from vitops.store.manifest import FileEntry
+from vitops.training.tensor_stream import stream
 
 KEPT = 2
 _NAME = re.compile(r"e(\d{6})-s(\d{6})-a(\d{6})")
@@ -60,9 +63,9 @@ class Checkpoints:
         if target.exists():
             return
         aside = durable.make_folder(self._folder / f"aside-{target.name}")
-        durable.write_bytes(aside / _TENSORS, save(saved.tensors))
-        durable.write_bytes(aside / _RECORD, canonical.pretty(saved.record))
-        manifest.write(aside)
+        pieces = {_TENSORS: stream(saved.tensors), _RECORD: [canonical.pretty(saved.record)]}
+        entries = [FileEntry(name, *durable.write_hashed(aside / name, chunks)) for name, chunks in pieces.items()]
+        durable.write_bytes(aside / manifest.NAME, manifest.render(entries))
         self._stop_if_superseded()
         durable.rename_dir(aside, target)
         manifest.check(target)

@@ -4,15 +4,18 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from torch import nn
 
 from vitops.config.training import Cosine, MultiStep, Optimizer
 from vitops.errors import Interrupted
+from vitops.store import manifest
 from vitops.store.job import Position
 from vitops.training import optimizer as optimizers
 from vitops.training import schedules
 from vitops.training.checkpoint import Checkpoints, Saved
 from vitops.training.sam import perturbed
+from vitops.training.tensor_stream import stream
 from vitops.training.tree import share, tree_sum
 
 
@@ -137,3 +140,26 @@ def test_an_unfinished_checkpoint_is_never_read(tmp_path):
 def test_what_is_packed_is_unpacked():
     again = Saved.unpack(saved(2.5).pack())
     assert (again.record, again.tensors["x"].item()) == ({"position": 2.5}, 2.5)
+
+
+def test_a_stream_of_tensors_is_a_safetensors_file():
+    types = [getattr(torch, name) for name in ("float32", "bool", "int64", "bfloat16", "uint8", "float64", "float16")]
+    shapes = [(2, 3), (), (0, 4), (5,)]
+    tensors = {
+        f'{label}/\u00fc"\\/{dtype}': torch.arange(math.prod(shape)).reshape(shape).to(dtype)
+        for label, shape in zip("badc", shapes, strict=True)
+        for dtype in types
+    }
+    assert list(stream(tensors)) == [save(tensors)], "what is small is one piece"
+    assert list(stream({})) == [save({})]
+    large = {f"{number:02}": torch.full((number * 40_000,), number, dtype=torch.int32) for number in range(20)}
+    assert b"".join(stream(large)) == save(large)
+
+
+def test_a_checkpoint_is_hashed_as_it_is_written(tmp_path):
+    """A tensor of several pieces; what the manifest says of the file is found again when it is read."""
+    large = torch.randn(5_000_000)
+    Checkpoints(tmp_path).save(Position(epoch=0, step=1), Saved({"large": large}, {}))
+    (folder,) = tmp_path.glob("e*")
+    assert manifest.read(folder) == manifest.scan(folder)
+    assert torch.equal(load_file(folder / "state.safetensors")["large"], large)
