@@ -63,14 +63,21 @@ class Checkpoints:
         if target.exists():
             return
         aside = durable.make_folder(self._folder / f"aside-{target.name}")
-        pieces = {_TENSORS: stream(saved.tensors), _RECORD: [canonical.pretty(saved.record)]}
-        entries = [FileEntry(name, *durable.write_hashed(aside / name, chunks)) for name, chunks in pieces.items()]
-        durable.write_bytes(aside / manifest.NAME, manifest.render(entries))
+        try:
+            self._fill(aside, saved)
+        except FileNotFoundError:
+            self._stop_if_superseded()  # a later attempt has cleared away what this one was writing
+            raise
         self._stop_if_superseded()
         durable.rename_dir(aside, target)
         manifest.check(target)
         for older in self._found()[KEPT:]:
             durable.remove(older)
+
+    def _fill(self, aside: Path, saved: Saved) -> None:
+        pieces = {_TENSORS: stream(saved.tensors), _RECORD: [canonical.pretty(saved.record)]}
+        entries = [FileEntry(name, *durable.write_hashed(aside / name, chunks)) for name, chunks in pieces.items()]
+        durable.write_bytes(aside / manifest.NAME, manifest.render(entries))
 
     def newest(self) -> tuple[Saved | None, list[str]]:
         """The newest good checkpoint, or None, and a sentence for each damaged one that was passed over and removed."""

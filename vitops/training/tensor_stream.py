@@ -50,7 +50,7 @@ def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
     laid_out = sorted(tensors.items(), key=lambda item: (_ORDER.index(_NAMES[item[1].dtype]), item[0]))
     yield _header(laid_out)
     for _, tensor in laid_out:
-        data = memoryview(tensor.detach().reshape(-1).view(torch.uint8).numpy())
+        data = tensor.detach().reshape(-1).view(torch.uint8).numpy().data
         for start in range(0, len(data), _PIECE):
             yield data[start : start + _PIECE]
 

@@ -61,6 +61,7 @@ class Running:
             resources=resources,
             report=lambda **_: None,
             stopping=lambda: True,
+            allow_environment_change=False,
         )
 
     def steps(self, first, last):
