@@ -21,7 +21,7 @@ RUNNING = {"--file", "--profile", "--set", "--until", "--workers", "--json"}
 SURFACE = {
     "run": {"PIPELINE"} | RUNNING,
     "plan": {"PIPELINE"} | RUNNING,
-    "explain": {"PIPELINE", "[STAGE]", "--file", "--profile", "--set", "--json"},
+    "explain": {"PIPELINE", "[STAGE]", "--file", "--profile", "--set", "--workers", "--json"},
     "ls": {"--file", "--json"},
     "show": {"ARTIFACT", "--json"},
     "lineage": {"ARTIFACT", "--json"},
