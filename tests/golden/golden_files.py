@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 
@@ -37,6 +38,10 @@ class Vectors:
         """Count as read: inputs of cases that a file may lack."""
         self._unread -= set(names)
 
+    def wait(self, *names):
+        """Count as read: arrays that a test names because nothing asserts them yet."""
+        self._unread -= set(names)
+
     def matching(self, pattern):
         """(key, match) of every key that ``pattern`` matches completely, in file order."""
         found = ((name, re.fullmatch(pattern, name)) for name in self.arrays)
@@ -55,6 +60,12 @@ def owner(stem, prefixes):
 def files(folder, prefix, *, prefixes):
     """The files of ``folder`` that ``prefix`` owns, sorted."""
     return [path for path in sorted(Path(folder).glob("*.npz")) if owner(path.stem, prefixes) == prefix]
+
+
+def require(folder, prefixes):
+    """Fail, naming ``folder``, unless one of ``prefixes`` owns a file in it."""
+    if not any(owner(path.stem, prefixes) for path in Path(folder).glob("*.npz")):
+        pytest.fail(f"{folder} has no golden file: none is called {', '.join(prefixes)}", pytrace=False)
 
 
 def unknown(folder, prefixes):

@@ -5,8 +5,8 @@ without a traceback, anything else is a defect and keeps its traceback.
 """
 
 import errno
-import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,9 +94,8 @@ def _dispatch(arguments: list[str]) -> int:
 def _call(name: str, arguments: list[str]) -> int:
     import typer
 
-    module, _, attribute = VERBS[name].function.partition(":")
     command = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    command.command(name)(getattr(importlib.import_module(module), attribute))
+    command.command(name)(pkgutil.resolve_name(VERBS[name].function))
     try:
         code = command(arguments, prog_name=f"vitops {name}", standalone_mode=False)
     except typer.Abort as error:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitops.cli.console import emit
-from vitops.cli.options import AsJson, File, Overrides, PipelineName, Profile, request
+from vitops.cli.options import AsJson, File, Overrides, PipelineName, Profile, Workers, request
 from vitops.packaging.text import printable
 from vitops.plan.explain import document
 from vitops.plan.explain import explain as run
@@ -22,10 +22,11 @@ def explain(
     file: File = None,
     profile: Profile = None,
     overrides: Overrides = None,
+    workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
     """Name the input, parameter, definition, library or declared fact that changed since each stage last ran."""
-    opened = open_project(request(Path.cwd(), name, file=file, profile=profile, overrides=overrides))
+    opened = open_project(request(Path.cwd(), name, file=file, profile=profile, overrides=overrides, workers=workers))
     examined = run(opened.root, opened.store, opened.ledger, opened.project, name, stage=stage)
     explained = document(name, examined)
     emit(explained, as_json=as_json, render=lambda console: _render(explained["stages"], console))

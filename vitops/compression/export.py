@@ -138,7 +138,10 @@ def parity(model: nn.Module, path: Path, *, images: Tensor) -> dict[str, dict[st
 
 def _difference(expected: Any, batch: Any, single: Any, *, name: str) -> dict[str, float]:
     if not all(np.isfinite(values).all() for values in (expected, batch, single)):
-        raise VitopsError(f"output `{name}` holds NaN or infinity: the model cannot be exported")
+        raise VitopsError(
+            f"output `{name}` holds NaN or infinity: the model cannot be exported; "
+            "train it again with a lower optimizer.lr"
+        )
     largest = max(float(np.abs(batch - expected).max()), float(np.abs(single - expected[:1]).max()))
     return {"absolute": largest, "relative": largest / max(float(np.abs(expected).max()), 1e-12)}
 

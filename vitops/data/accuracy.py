@@ -83,13 +83,16 @@ def _check(logits: Tensor, targets: Tensor, *, classes: int) -> None:
             "the model and the split disagree about the classes"
         )
     if len(targets) == 0:
-        raise VitopsError("there is no sample to score: the subset is empty")
+        raise VitopsError("there is no sample to score: the subset is empty; let the split give it at least one image")
     if int(targets.min()) < 0 or int(targets.max()) >= classes:
         raise VitopsError(
             f"targets must be class indices 0..{classes - 1}, got {int(targets.min())}..{int(targets.max())}"
         )
     if not bool(torch.isfinite(logits).all()):
-        raise VitopsError("the logits hold NaN or infinity: the model is broken, and argmax would still return a class")
+        raise VitopsError(
+            "the logits hold NaN or infinity: the model is broken, and argmax would still return a class; "
+            "train it again with a lower optimizer.lr"
+        )
 
 
 def _percent(correct: Tensor, totals: Tensor, members: Sequence[int]) -> float | None:

@@ -49,7 +49,7 @@ def status(root: Path, stages: Sequence[str]) -> dict[str, list[Any]]:
     """What ``dvc status`` finds changed, by stage instance. Raises VitopsError."""
     done = _patiently(root, ["status", "--json", *stages], say=None)
     if done.code:
-        raise VitopsError(f"dvc status failed: {_reason(done)}")
+        raise VitopsError(f"dvc status failed; mend what it says and run the same command again: {_reason(done)}")
     verdict: dict[str, list[Any]] = json.loads(done.stdout or "{}")
     return verdict
 
@@ -64,7 +64,8 @@ def reproduce(root: Path, stages: Sequence[str], *, say: Say, force: bool = Fals
     for failed in (one for one in done.stages if one["exit_code"]):
         raise _error(failed["exit_code"])(failed["message"])
     if done.code:
-        raise VitopsError(f"dvc repro {' '.join(stages)} failed: {_reason(done)}")
+        what = f"dvc repro {' '.join(stages)} failed"
+        raise VitopsError(f"{what}; mend what it says and run the same command again: {_reason(done)}")
     return tuple(one["stage"] for one in done.stages)
 
 
@@ -74,7 +75,10 @@ def restore(root: Path, paths: Sequence[str], *, say: Say) -> None:
         done = _patiently(root, [verb, "--force", *paths], say=listener)
         if not done.code and all((root / path).exists() for path in paths):
             return
-    raise VitopsError(f"DVC cannot restore {', '.join(paths)}: {_reason(done)}")
+    raise VitopsError(
+        f"DVC cannot restore {', '.join(paths)}; reach the remote that holds them, or make them again with "
+        f"`dvc repro`: {_reason(done)}"
+    )
 
 
 def _error(code: int) -> type[VitopsError]:

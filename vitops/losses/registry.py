@@ -1,6 +1,6 @@
 """From an ``objective:`` section to an Objective, imported on use."""
 
-import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -16,6 +16,5 @@ def build(section: Section, *, model: nn.Module, teachers: Mapping[str, nn.Modul
     """
     if section.implementation is None:
         raise TypeError(f"{type(section).__name__} names no implementation")
-    module, _, attribute = section.implementation.partition(":")
-    chosen: type[Objective] = getattr(importlib.import_module(module), attribute)
+    chosen: type[Objective] = pkgutil.resolve_name(section.implementation)
     return chosen(section, model=model, teachers=teachers, counts=counts)

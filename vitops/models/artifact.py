@@ -21,6 +21,7 @@ from vitops.models.registry import PRUNED, build, resolve
 WEIGHTS = "weights.safetensors"
 SPEC = "model.json"
 _ATTRIBUTE = "vitops_spec"
+_REMEDY = "bring its whole folder back, or make it again"
 
 
 class ModelSpec(BaseModel):
@@ -73,21 +74,21 @@ def _skeleton(spec: ModelSpec, *, where: Path) -> nn.Module:
     try:
         return build(TypeAdapter(Model).validate_python(spec.builder), classes=len(spec.classes))
     except (ValidationError, UsageError) as error:
-        raise VerificationError(f"{where} does not describe a model: {error}") from error
+        raise VerificationError(f"{where} does not describe a model; {_REMEDY}: {error}") from error
 
 
 def _read_spec(path: Path) -> ModelSpec:
     try:
         return ModelSpec.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError, UnicodeDecodeError) as error:
-        raise VerificationError(f"{path} does not describe a model: {error}") from error
+        raise VerificationError(f"{path} does not describe a model; {_REMEDY}: {error}") from error
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise VerificationError(f"{path} holds no readable weights: {error}") from error
+        raise VerificationError(f"{path} holds no readable weights; {_REMEDY}: {error}") from error
     return weights
 
 
@@ -96,5 +97,7 @@ def _fill(module: nn.Module, weights: dict[str, Tensor], *, where: Path) -> None
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if expected != found:
         names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        raise VerificationError(f"{where} does not fit {SPEC}: {len(names)} tensors differ, first {names[:3]}")
+        raise VerificationError(
+            f"{where} does not fit {SPEC}: {len(names)} tensors differ, first {names[:3]}; {_REMEDY}"
+        )
     module.load_state_dict(weights)

@@ -75,7 +75,8 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C)."""
-        return self.head(self.forward_features(x))
+        logits: Tensor = self.head(self.forward_features(x))
+        return logits
 
 
 def _stage(inputs: int, outputs: int, *, blocks: int) -> nn.Sequential:

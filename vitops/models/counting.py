@@ -26,4 +26,5 @@ def macs(model: nn.Module, input_size: int | tuple[int, int]) -> int:
     shape = copy.deepcopy(model).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shape(torch.empty(1, 3, height, width, device="meta"))
-    return counter.get_total_flops() // 2
+    flops: int = counter.get_total_flops()
+    return flops // 2

@@ -100,7 +100,8 @@ class Attention(nn.Module):
         """(B, N, E) -> (B, N, E)."""
         q, k, v = (self._split(part(x)) for part in (self.q, self.k, self.v))
         mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)  # (B, H, N, V)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, H * V) -> (B, N, E)
+        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, H * V) -> (B, N, E)
+        return out
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, H, N, K or V)
@@ -116,7 +117,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, E) -> (B, N, E)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class Block(nn.Module):
@@ -134,7 +136,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, E) -> (B, N, E)."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return out
 
 
 class PatchEmbed(nn.Module):
@@ -146,7 +149,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, patches, E)."""
-        return self.proj(x).flatten(2).transpose(1, 2)
+        patches: Tensor = self.proj(x).flatten(2).transpose(1, 2)
+        return patches
 
 
 class PrunedViT(nn.Module):
@@ -188,7 +192,8 @@ class PrunedViT(nn.Module):
         """Images (B, 3, H, W) -> normed tokens (B, N, E)."""
         patches = self.patch_embed(x)
         prefix = [token.expand(x.shape[0], -1, -1) for token in self._prefix()]
-        return self.norm(self.blocks(torch.cat([*prefix, patches], dim=1) + self.pos_embed))
+        tokens: Tensor = self.norm(self.blocks(torch.cat([*prefix, patches], dim=1) + self.pos_embed))
+        return tokens
 
     def _prefix(self) -> list[Tensor]:
         names = ("cls_token", "dist_token", "reg_token")

@@ -4,7 +4,7 @@ Architectures stand in the configuration as dotted names and are imported on use
 stage key of the others.
 """
 
-import importlib
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +29,5 @@ def build(section: Section, *, classes: int) -> nn.Module:
 
 def resolve(name: str) -> Callable[..., Any]:
     """The attribute that ``module:attribute`` names, imported now."""
-    module, _, attribute = name.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    found: Callable[..., Any] = pkgutil.resolve_name(name)
     return found

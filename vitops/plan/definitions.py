@@ -3,8 +3,9 @@
 Laws: a node is a module-level definition (a class is one unit) under its dotted name; an edge leads to a definition of
 the same package that the node may use. A name is followed through imports, aliases, re-exports and ``import *`` to
 where it is defined. A module used as a value, or through ``globals()``, means all of it. Names that arrive outside the
-package end there: the versions of other distributions stand in the stage key. ``importlib.import_module`` with a
-computed name leads nowhere: that is the seam where a section's ``implementation`` is imported, and those are roots.
+package end there: the versions of other distributions stand in the stage key. ``pkgutil.resolve_name`` (or
+``importlib.import_module``) with a computed name leads nowhere: that is the seam where a section's ``implementation``
+is imported, and those are roots.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ by the code of the key, whatever the process had imported by then.
 """
 
 import getpass
-import importlib
+import pkgutil
 import platform
 import shutil
 import socket
@@ -209,8 +209,7 @@ def _folder(place: Place, ref: Ref) -> Path:
 
 
 def _function(stage: Stage) -> Callable[[Job], Outcome]:
-    module, _, attribute = stage.roots[0].partition(":")
-    function: Callable[[Job], Outcome] = getattr(importlib.import_module(module), attribute)
+    function: Callable[[Job], Outcome] = pkgutil.resolve_name(stage.roots[0])
     return function
 
 

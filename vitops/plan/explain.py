@@ -8,6 +8,7 @@ from vitops.config.problems import did_you_mean
 from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
 from vitops.plan.plan import Examined, examine
+from vitops.plan.stages import stages
 from vitops.store.artifacts import Store
 
 JSON = dict[str, Any]
@@ -17,14 +18,11 @@ def explain(
     root: Path, store: Store, ledger: Ledger, project: Project, name: str, *, stage: str | None = None
 ) -> list[Examined]:
     """Every stage of pipeline ``name``, or one, with its changes against the nearest receipt. Raises UsageError."""
+    known = [item.name for item in stages(project, name)]
+    if stage is not None and stage not in known:
+        raise UsageError(f"explain {name} {stage}: the pipeline has no such stage{did_you_mean(stage, known)}")
     examined = examine(root, store, ledger, project, name)
-    if stage is None:
-        return examined
-    chosen = [item for item in examined if item.planned.name == stage]
-    if not chosen:
-        known = did_you_mean(stage, [item.planned.name for item in examined])
-        raise UsageError(f"explain {name} {stage}: the pipeline has no such stage{known}")
-    return chosen
+    return examined if stage is None else [item for item in examined if item.planned.name == stage]
 
 
 def document(pipeline: str, examined: list[Examined]) -> JSON:

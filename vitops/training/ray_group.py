@@ -6,9 +6,9 @@ user can act on is an answer and is never retried, a worker's death restarts the
 have no answer yet.
 """
 
-import importlib
 import json
 import os
+import pkgutil
 import signal
 import threading
 import time
@@ -186,6 +186,5 @@ def _answer(folder: Path, number: int) -> Path:
 
 
 def _resolve(name: str) -> Body:
-    module, _, attribute = name.partition(":")
-    body: Body = getattr(importlib.import_module(module), attribute)
+    body: Body = pkgutil.resolve_name(name)
     return body

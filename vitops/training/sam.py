@@ -34,7 +34,8 @@ def perturbed(parameters: Sequence[nn.Parameter], *, rho: float, adaptive: bool)
 @torch.no_grad()
 def _joint_norm(parameters: Sequence[nn.Parameter], *, adaptive: bool) -> Tensor:
     scaled = [_gradient(p) * p.abs() if adaptive else _gradient(p) for p in parameters]
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in scaled]))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in scaled]))
+    return norm
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

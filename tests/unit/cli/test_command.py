@@ -22,7 +22,7 @@ SURFACE = {
     "run": {"PIPELINE", "--allow-environment-change"} | RUNNING,
     "resume": {"[RUN]", "--json"},
     "plan": {"PIPELINE"} | RUNNING,
-    "explain": {"PIPELINE", "[STAGE]", "--file", "--profile", "--set", "--json"},
+    "explain": {"PIPELINE", "[STAGE]", "--file", "--profile", "--set", "--workers", "--json"},
     "ls": {"--file", "--json"},
     "show": {"ARTIFACT", "--json"},
     "lineage": {"ARTIFACT", "--json"},

@@ -107,7 +107,8 @@ class Pruner(Objective):
         found = select(average, self.keep, dense=self.dense, rules=self.rules, cost=macs)
         if not found.removed:
             raise VitopsError(
-                f"pruning stopped at {found.cost / macs(self.dense):.3f} of the cost: no group may be removed any more"
+                f"pruning stopped at {found.cost / macs(self.dense):.3f} of the cost: no group may be removed. "
+                "Raise prune.target, or lower the floors of prune.min_dims"
             )
         living = torch.cat([values[self.keep[name]] for name, values in average.items()])
         self.keep = found.keep

@@ -122,7 +122,10 @@ class _Pruning:
         recipe = pruning_recipe(self.config, epochs=-(-steps // stream.steps_per_epoch))
         fitted = self._fit(model, pruner, stream=stream, recipe=recipe, phase="pruning")
         if not pruner.done:
-            raise VitopsError(f"pruning ended after {steps} steps without reaching prune.target {self.config.target}")
+            raise VitopsError(
+                f"pruning ended after {steps} steps without reaching prune.target {self.config.target}: "
+                "raise prune.target or prune.groups_per_round"
+            )
         model.cpu().eval()
         small = _with_spec(shrink(model, pruner.keep, ln=self.config.ln_conversion), self.spec)
         return Shrunk(masked=model, small=small, pruner=pruner, fitted=fitted)

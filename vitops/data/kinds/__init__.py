@@ -5,7 +5,7 @@ the stream seeds for each micro-batch; its evaluation transform draws none. Kind
 are imported on use, so that one more of them changes no stage key of the others.
 """
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -69,6 +69,5 @@ def kind(task: str) -> TaskKind:
     """The task kind called ``task``. Raises ValueError naming the known ones."""
     if task not in IMPLEMENTATIONS:
         raise ValueError(f"unknown task kind {task!r}; known: {', '.join(sorted(IMPLEMENTATIONS))}")
-    module, _, attribute = IMPLEMENTATIONS[task].partition(":")
-    found: type[TaskKind] = getattr(importlib.import_module(module), attribute)
+    found: type[TaskKind] = pkgutil.resolve_name(IMPLEMENTATIONS[task])
     return found()

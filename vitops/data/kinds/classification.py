@@ -111,7 +111,7 @@ def _policy(name: str, preprocessing: Preprocessing) -> RandAugment:
         "img_mean": tuple(min(255, round(255 * value)) for value in preprocessing.mean),
         "interpolation": str_to_pil_interp(preprocessing.interpolation),
     }
-    policy = rand_augment_transform(name, constants)
+    policy: RandAugment = rand_augment_transform(name, constants)
     for operation in policy.ops:
         if operation.name.startswith("Posterize"):
             operation.aug_fn = _posterize

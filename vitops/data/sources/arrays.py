@@ -45,9 +45,15 @@ class ArraysReader:
             with np.load(self._file, allow_pickle=False) as arrays:
                 images, labels = arrays["images"], arrays["labels"]
         except KeyError as error:
-            raise VitopsError(f"{self._config.path}: {error.args[0]}: needs images and labels") from error
+            raise VitopsError(
+                f"{self._config.path}: {error.args[0]}: needs images and labels; "
+                "write both with numpy.savez(file, images=..., labels=...)"
+            ) from error
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, TypeError) as error:
-            raise VitopsError(f"{self._config.path} cannot be read as an .npz of plain arrays ({error})") from error
+            raise VitopsError(
+                f"{self._config.path} cannot be read as an .npz of plain arrays ({error}): "
+                "write it again with numpy.savez(file, images=..., labels=...)"
+            ) from error
         self._check(images, labels)
         return images, labels
 

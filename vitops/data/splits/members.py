@@ -109,7 +109,10 @@ def _refuse_missing_subset(config: SubsetTest, population: Population) -> None:
             "draw the test set instead with test: {kind: per_class, count: 50}"
         )
     if len(names) == 1 and (population.subsets == config.name).all():
-        raise UsageError(f"test: every sample is in subset {config.name!r}, nothing is left to train on")
+        raise UsageError(
+            f"test: every sample is in subset {config.name!r}, nothing is left to train on: "
+            "draw the test set instead with test: {kind: per_class, count: 50}"
+        )
 
 
 def _refuse_small_classes(config: PerClassTest, population: Population) -> None:

@@ -5,8 +5,8 @@ and test are disjoint and every class is trained and tested on, or nothing is pu
 """
 
 import hashlib
-import importlib
 import json
+import pkgutil
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -51,8 +51,7 @@ def read_population(shards: Path) -> Population:
 
 def select(section: AnySplit, population: Population, *, dataset: str, name: str) -> Members:
     """The members that a split's section selects. Raises UsageError that names the split's key in pipelines.yaml."""
-    module, _, attribute = section.implementation.partition(":")
-    selection: Select = getattr(importlib.import_module(module), attribute)
+    selection: Select = pkgutil.resolve_name(section.implementation)
     try:
         members = selection(section, population, name=name)
         _refuse_gaps(members, population)
@@ -65,7 +64,10 @@ def select(section: AnySplit, population: Population, *, dataset: str, name: str
 def _refuse_gaps(members: Members, population: Population) -> None:
     sizes = np.bincount(population.labels[members.train], minlength=len(population.classes))
     if not sizes.all():
-        raise UsageError(f"class {population.classes[int(np.argmin(sizes))]!r} would get 0 training samples")
+        raise UsageError(
+            f"class {population.classes[int(np.argmin(sizes))]!r} would get 0 training samples: "
+            "add images of it, or let the split leave fewer out"
+        )
     if not len(members.val):
         raise UsageError(
             "nothing is left out for validation, which gates and calibration read: set n_max below the class sizes"
