@@ -37,6 +37,7 @@ from vitops.training.running import Training
 CONFIGURED = {
     r"teachers\[|_teacher\.module|_dense\.": "frozen models: inputs of the stage",
     r"_deferred\._weights$|\._weights$": "class weights: a function of the class counts and the epoch's number",
+    r"^average\._sr_generator$": "timm's stochastic rounding of low-precision averages: float32 draws nothing from it",
     r"^stream\._reader\.(_tables|_maps|_cache)": "columns, bytes and decoded images of the split",
 }
 """Path -> why a fresh training of the same configuration has the same values (checked below)."""
@@ -88,7 +89,7 @@ class Running:
         """Of everything that comes out."""
         training = self.training
         average = training.average.module.state_dict() if training.average else None
-        return digest(training.model, training.objective, FitResult(training.history, None, average))
+        return digest(training.model, training.objective, FitResult(training.history, None, average, None))
 
 
 def toy(split, objective=ToyObjective):
