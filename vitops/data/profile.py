@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from vitops.data.pixels import rgb
 from vitops.data.tied import die_with_parent
 
 MAX_PIXELS = 64_000_000
@@ -105,8 +106,7 @@ def perceptual_hash(luma: Image.Image) -> int:
 
 
 def _measured(image: Image.Image) -> Profile:
-    rgb, luma = image.convert("RGB"), image.convert("L")
-    pixels = rgb.tobytes()
+    pixels, luma = rgb(image).tobytes(), image.convert("L")
     total = int(np.frombuffer(pixels, np.uint8).sum(dtype=np.int64))
     return Profile(
         width=image.width,

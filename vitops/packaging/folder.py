@@ -66,6 +66,6 @@ def open_package(path: Path) -> PackageFolder:
     try:
         statement = json.loads(receipt.read_bytes())
         subjects = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VerificationError(f"{printable(str(receipt))} is no in-toto statement: {error!r}") from error
     return PackageFolder(path, subjects)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vitops.data.pixels import rgb
 from vitops.errors import UsageError, VitopsError
 from vitops.evaluation.onnx_session import session
 from vitops.packaging.folder import ONNX_FILES, open_package
@@ -58,7 +59,7 @@ class PackagePredictor:
             raise UsageError(f"--model must be one of {', '.join(ONNX_FILES)}, got {printable(model)!r}")
         folder = open_package(package)
         self.preprocess = Preprocess.from_json(folder.read_json("preprocessing.json"))
-        self.classes: list[str] = folder.read_json("model.json")["classes"]
+        self.classes: list[str] = folder.read_json("model.json").get("classes", [])
         self._session = session(folder.read(ONNX_FILES[model]))
         self._input = self._session.get_inputs()[0].name
 
@@ -88,7 +89,7 @@ def read_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("JPEG", "PNG")) as image:
-                return image.convert("RGB")
+                return rgb(image)
     except _DECODE_ERRORS as error:
         reason = printable(str(error)).replace(printable(str(path)), "the file")
         raise UsageError(f"{printable(str(path))} is no readable image: {reason}. Give a PNG or JPEG file") from error

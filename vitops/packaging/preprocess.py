@@ -14,6 +14,8 @@ from PIL import Image
 from vitops.errors import VerificationError
 
 CHANNELS = 3
+LARGEST = 4096
+"""Side in pixels beyond which no model of ours goes."""
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -43,6 +45,9 @@ class Preprocess:
             raise VerificationError(f"preprocessing.json is incomplete: {error!r}") from error
         if channels != CHANNELS or len(found.mean) != CHANNELS or len(found.std) != CHANNELS:
             raise VerificationError(f"preprocessing.json: expected {CHANNELS} channels, mean and std, got {document}")
+        sides = [found.size] if found.resize is None else [found.size, found.resize]
+        if not all(isinstance(side, int) and 0 < side <= LARGEST for side in sides) or min(found.std) <= 0:
+            raise VerificationError(f"preprocessing.json: sizes must be 1..{LARGEST} and std positive, got {document}")
         if found.interpolation not in _FILTERS:
             raise VerificationError(f"preprocessing.json: unknown interpolation {found.interpolation!r}")
         return found

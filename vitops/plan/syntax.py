@@ -185,9 +185,7 @@ def _is_inert(node: ast.stmt) -> bool:
 
 
 def _never_runs_on_import(test: ast.expr) -> bool:
-    if isinstance(test, ast.Compare):
-        return isinstance(test.left, ast.Name) and test.left.id == "__name__"
-    return (test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")) == "TYPE_CHECKING"
+    return ast.unparse(test) in ("__name__ == '__main__'", "TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 def _is_type(value: ast.expr) -> bool:

@@ -180,3 +180,15 @@ def test_an_unknown_dataset_is_a_usage_error_with_the_nearest_name(project, vito
 def test_what_is_no_digest_is_told_both_ways_to_name_an_artifact(project, vitops, verb) -> None:
     result = vitops(verb, "student")
     assert result.code == 2 and "64 hex digits of its digest, or PIPELINE/STAGE" in result.err
+
+
+@pytest.mark.parametrize("kind", ["missing", "a file"])
+def test_verify_of_what_is_no_store_is_no_verdict(vitops, project, monkeypatch, kind):
+    home = project / "elsewhere"
+    if kind == "a file":
+        home.touch()
+    monkeypatch.setenv("VITOPS_HOME", str(home))
+    result = vitops("verify")
+    assert result.code == 2
+    assert "is no store" in result.err
+    assert home.is_file() == (kind == "a file") and not home.is_dir()

@@ -149,6 +149,12 @@ def test_profiles_hold_what_can_be_computed_by_hand():
     assert (found.width, found.height, found.mode, found.mean, found.entropy) == (4, 2, "L", 0.5, 1.0)
 
 
+def test_an_image_of_more_than_eight_bits_is_not_clipped_to_white():
+    stream = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(stream, format="PNG")
+    assert "convert it to 8 bits" in profile(stream.getvalue()).error
+
+
 def test_an_image_of_too_many_pixels_is_not_decoded(monkeypatch, picture):
     monkeypatch.setattr("vitops.data.profile.MAX_PIXELS", 100)
     assert profile(picture(1)).error == "16 x 16 pixels, more than 100"

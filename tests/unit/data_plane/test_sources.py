@@ -107,6 +107,16 @@ def test_an_archive_that_ends_early_is_refused(tmp_path, archive):
     refused(archive, tmp_path, r"a\.tar is damaged .*again")
 
 
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_a_tar_damaged_at_a_later_header_is_not_read_as_a_smaller_one(tmp_path, archive, damage):
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        header = tar.getmembers()[-1].offset
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    data[header + 100] ^= 1
+    (tmp_path / "a.tar").write_bytes(data if damage == "flip" else data[: header + 100])
+    refused(archive, tmp_path, r"a\.tar is damaged .*again")
+
+
 def test_a_compressed_tar_is_refused_with_the_way_out(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w:gz"):
         pass

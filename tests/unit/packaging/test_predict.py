@@ -96,7 +96,16 @@ def test_prediction_does_not_import_torch(make_package, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"channels": 1}, {"interpolation": "nearest"}, {"mean": [0.5]}, {"size": "big"}, {"std": None}]
+    "change",
+    [
+        {"channels": 1},
+        {"interpolation": "nearest"},
+        {"mean": [0.5]},
+        {"size": "big"},
+        {"std": None},
+        {"std": [0, 1, 1]},
+        {"size": 10**9},
+    ],
 )
 def test_preprocessing_that_is_not_understood_is_refused(change):
     document = Preprocess(8, (0.5,) * 3, (0.5,) * 3, "bicubic").to_json()

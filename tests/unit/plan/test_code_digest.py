@@ -316,6 +316,13 @@ def test_code_for_type_checkers_and_for_scripts_does_not_count(package):
     assert digest_of(package) == before
 
 
+@pytest.mark.parametrize("test", ["__name__ != '__main__'", "FLAGS.TYPE_CHECKING", "__name__ in ('pkg.loop',)"])
+def test_other_conditions_may_hold_and_count(package, test):
+    before = digest_of(package)
+    edit(package, "loop.py", "LIMIT: int = 3", f"LIMIT: int = 3\nif {test}:\n    LIMIT = 4")
+    assert digest_of(package) != before
+
+
 def test_what_a_class_body_imports_counts(package):
     edit(package, "models/net.py", "width: int = 8", "from pkg.tools import unreached as scale\n    width: int = 8")
     assert "pkg.tools.unreached" in digest_of(package).definitions

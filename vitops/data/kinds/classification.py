@@ -17,6 +17,7 @@ from torch import Tensor
 from vitops.config.training import PadCrop, Preprocessing, Recipe, ResizedCrop
 from vitops.data.accuracy import class_groups, score
 from vitops.data.kinds import Decoded, EvalBatch, Labels, Sample, TrainBatch
+from vitops.data.pixels import rgb
 from vitops.data.transforms import each, fit, normalise, random_flip, random_pad_crop
 
 
@@ -32,7 +33,7 @@ class Classification:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-                    return np.array(image.convert("RGB"))
+                    return np.array(rgb(image))
         except (OSError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise ValueError(str(error)) from error
 

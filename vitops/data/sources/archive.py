@@ -74,6 +74,8 @@ class TarReader:
                 folders.append(path)
             elif found := self._item(path, member):
                 items.append(found)
+        if os.pread(self._descriptor, tarfile.BLOCKSIZE, self._tar.offset) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"no end of the archive after {len(items)} samples")  # tarfile itself just stops
         return items, folders
 
     def _item(self, path: str, member: tarfile.TarInfo) -> Item | None:
