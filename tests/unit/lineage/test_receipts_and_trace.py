@@ -20,7 +20,7 @@ def test_a_receipt_is_an_in_toto_statement_about_every_file(lineage):
     assert statement["subject"] == [{"name": e.path, "digest": {"sha256": e.sha256}} for e in entries]
     assert set(statement["predicate"]) == {
         "artifact", "stage", "kind", "pipeline", "key", "inputs", "parameters", "code", "environment", "seeds",
-        "outcome", "when", "who", "host", "adopted",
+        "configuration", "outcome", "when", "who", "host", "adopted",
     }  # fmt: skip
 
 
