@@ -37,11 +37,12 @@ def reachable(roots: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def globals_of(package: str, modules: Mapping[str, types.ModuleType]) -> dict[str, Any]:
-    """The same for the module-level names of a package's loaded modules."""
+    """The same for the module-level names of a package's loaded modules, memos of pure functions left out."""
     found: dict[str, Any] = {}
     for name, module in sorted(modules.items()):
         if name.partition(".")[0] == package and isinstance(module, types.ModuleType):
-            found |= reachable({f"{name}.{key}": item for key, item in vars(module).items() if key[:2] != "__"})
+            kept = {key: item for key, item in vars(module).items() if not hasattr(item, "cache_info")}
+            found |= reachable({f"{name}.{key}": item for key, item in kept.items() if key[:2] != "__"})
     return found
 
 
