@@ -43,7 +43,7 @@ class Verdict:
     stale: list[str] = field(default_factory=list)
     """Exact stages whose artifact is not what they make from nothing."""
     needless: list[str] = field(default_factory=list)
-    """Exact stages that were executed although their intact artifact had the bytes that they make now."""
+    """Exact stages that were executed although no input differs and their intact artifact had the bytes of now."""
 
 
 class Reality:
@@ -69,8 +69,8 @@ class Reality:
         for name, digest in true.items():
             if ran[name]["digest"] != digest:
                 verdict.stale.append(name)
-            before = self._made.get(name)
-            if ran[name]["status"] == "executed" and before == digest and before not in lost:
+            same = self._made.get(name) == digest and all(self._made.get(role) == true[role] for role in ran[name]["inputs"])
+            if ran[name]["status"] == "executed" and same and digest not in lost:
                 verdict.needless.append(name)
         if kind in PRESERVING and self._made and true != self._made:
             raise AssertionError(f"an edit of kind {kind} was meant to preserve behaviour, and did not")
@@ -130,12 +130,13 @@ def _run(project: Project) -> dict[str, JSON]:
         )
         metadata = {"path": str(project.data.relative_to(project.root))}
         refs = {"split": Ref(kind="split", digest=_split(project, store), metadata=metadata)}
-        found = {"split": {"status": "hit", "digest": refs["split"].digest, "key": None}}
+        found = {"split": {"status": "hit", "digest": refs["split"].digest, "key": None, "inputs": []}}
         for stage in chosen[1:]:
             done = execute(place, stage, {role: refs[name] for role, name in stage.inputs.items()})
             refs[stage.name] = done.ref
             key = place.record.stages[stage.name]["key"]
-            found[stage.name] = {"status": "hit" if done.hit else "executed", "digest": done.ref.digest, "key": key}
+            status, inputs = "hit" if done.hit else "executed", list(stage.inputs.values())
+            found[stage.name] = {"status": status, "digest": done.ref.digest, "key": key, "inputs": inputs}
     store.memo.save()
     return found
 
@@ -144,7 +145,7 @@ def _from_nothing(project: Project) -> dict[str, str]:
     """Digest of what each exact stage makes in a folder of its own, by calling its function and nothing else."""
     import importlib
 
-    found: dict[str, str] = {}
+    found = {"split": _split(project, Store(project.home))}
     with tempfile.TemporaryDirectory(dir=project.root) as place:
         folders = {"split": project.data}
         for stage in _stages(project)[1:]:

@@ -41,7 +41,8 @@ def main() -> None:
     arguments = parser.parse_args()
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(REPOSITORY))
-    with tempfile.TemporaryDirectory() as folder:
+    shared = Path("/dev/shm")  # the store's durability is not the question here
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         sys.path.insert(0, folder)
         if arguments.serve:
             serve(Path(folder))
@@ -81,6 +82,8 @@ def measure(folder: Path, *, edits: int, seed: int) -> dict[str, Any]:
         counts += row
         before, stamp = stamp, code_stamp(project.package)
         counts["peer_executions"] += len(verdict.done) - 1 if stamp != before else len(executed)
+        for name in verdict.needless:
+            print(f"needless: {kind} {what}: {name}")
         if verdict.wrong or verdict.stale:
             print(f"edit {number} ({kind}: {what}): wrong {verdict.wrong}, stale {verdict.stale}: {verdict}", flush=True)
     for kind, row in by_kind.items():
