@@ -111,7 +111,9 @@ class Project:
     def _new_value(self, name: str, random_: random.Random) -> str:
         low, high = (1000, 10**9) if name in _LIMITED else (10, 99)  # two digits keep a file's size
         old = self.state["values"][name]
-        self.state["values"][name] = random_.choice([value for value in (random_.randint(low, high),) if value != old] or [old + 1])
+        self.state["values"][name] = random_.choice(
+            [value for value in (random_.randint(low, high),) if value != old] or [old + 1]
+        )
         return f"{name} {old} -> {self.state['values'][name]}"
 
     def _variant(self, random_: random.Random) -> str:
@@ -133,7 +135,13 @@ class Project:
 
     def _parameter(self, random_: random.Random) -> str:
         stage, key = random_.choice(
-            [("teacher", "epochs"), ("teacher", "width"), ("student", "epochs"), ("prune", "ratio"), ("export", "opset")]
+            [
+                ("teacher", "epochs"),
+                ("teacher", "width"),
+                ("student", "epochs"),
+                ("prune", "ratio"),
+                ("export", "opset"),
+            ]
         )
         self.state["parameters"][stage][key] = value = random_.randint(10, 10**6)
         return f"{stage}.{key} = {value}"

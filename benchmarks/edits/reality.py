@@ -69,7 +69,9 @@ class Reality:
         for name, digest in true.items():
             if ran[name]["digest"] != digest:
                 verdict.stale.append(name)
-            same = self._made.get(name) == digest and all(self._made.get(role) == true[role] for role in ran[name]["inputs"])
+            same = self._made.get(name) == digest and all(
+                self._made.get(role) == true[role] for role in ran[name]["inputs"]
+            )
             if ran[name]["status"] == "executed" and same and digest not in lost:
                 verdict.needless.append(name)
         if kind in PRESERVING and self._made and true != self._made:
@@ -80,7 +82,8 @@ class Reality:
     def _lost(self) -> set[str]:
         """Artifacts of which a blob is not what its name says: a stage has to be executed for them."""
         store = Store(self._project.home)
-        entries = {digest: store.manifest(digest) for digest in set(self._made.values()) if digest}
+        made = {digest for name, digest in self._made.items() if name != "split"}
+        entries = {digest: store.manifest(digest) for digest in made}
         return {
             digest
             for digest, files in entries.items()

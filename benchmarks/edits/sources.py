@@ -237,7 +237,7 @@ FILES = {
         def volume(x):
             return x * $n_dead_shapes$
         ''',
-    "mini/lengths.py": '''
+    "mini/lengths.py": """
         UNIT = $n_unit$
 
 
@@ -247,7 +247,7 @@ FILES = {
 
         def weight(x):
             return x - $n_dead_lengths$
-        ''',
+        """,
     "mini/named.py": '''
         """Functions that are found by their names."""
 
@@ -266,32 +266,32 @@ FILES = {
     "mini/late.py": "def late(x):\n    return x + $n_late$\n",
     "mini/plain.py": "def factor(x):\n    return x + $n_plain$\n",
     "mini/other.py": "def factor(x):\n    return x + $n_other$\n",
-    "mini/again/__init__.py": '''
+    "mini/again/__init__.py": """
         from vitops.mini.again.deep import reexported as shown
 
         OPEN = {"value": $n_open$}
         OPEN["more"] = $n_more$
-        ''',
-    "mini/again/deep.py": '''
+        """,
+    "mini/again/deep.py": """
         def reexported(x):
             return x + $n_reexported$
 
 
         def hidden(x):
             return x + $n_dead_deep$
-        ''',
+        """,
     "mini/methods/__init__.py": "",
-    "mini/methods/alpha.py": '''
+    "mini/methods/alpha.py": """
         BETA = $n_alpha_constant$
 
 
         def apply(section, x):
             return [x, section.gain, BETA, $n_alpha$]
-        ''',
-    "mini/methods/beta.py": '''
+        """,
+    "mini/methods/beta.py": """
         def apply(section, x):
             return [section.gain, x + $n_beta$]
-        ''',
+        """,
     "mini/train.py": '''
         """Training."""
 

@@ -19,7 +19,6 @@ standard input for the property test.
 import argparse
 import hashlib
 import json
-import os
 import random
 import sys
 import tempfile
@@ -85,7 +84,9 @@ def measure(folder: Path, *, edits: int, seed: int) -> dict[str, Any]:
         for name in verdict.needless:
             print(f"needless: {kind} {what}: {name}")
         if verdict.wrong or verdict.stale:
-            print(f"edit {number} ({kind}: {what}): wrong {verdict.wrong}, stale {verdict.stale}: {verdict}", flush=True)
+            print(
+                f"edit {number} ({kind}: {what}): wrong {verdict.wrong}, stale {verdict.stale}: {verdict}", flush=True
+            )
     for kind, row in by_kind.items():
         print(f"{kind:16} {row['edits']:4} edits {row['executions']:5} executions {row['needless']:4} needless")
     ratio = counts["needless"] / max(1, counts["executions"])
@@ -112,8 +113,6 @@ def code_stamp(package: Path) -> str:
     """One digest over every source file: what a tool without definitions knows of code."""
     files = sorted(package.rglob("*.py"))
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
-
-
 
 
 if __name__ == "__main__":
