@@ -1,8 +1,8 @@
 """The miniature project: rooms added to a copy of vitops, with every shape in which code reaches other code.
 
 ``$n_...$`` is a number, ``$l_...$`` a local name, ``$v_...$`` one of the texts in ``VARIANTS``. Every number that a
-stage can feel goes through a hash into its output, so an edit that matters shows. Names that begin with ``n_dead`` stand
-where no stage looks.
+stage can feel goes through a hash into its output, so an edit that matters shows. Names that begin with ``n_dead``
+stand where no stage looks.
 """
 
 FILES = {
@@ -347,7 +347,8 @@ FILES = {
             config = Prune.model_validate(job.parameters["config"])
             section = Warmup(steps=$n_steps$)
             chosen = {kind: value + late(1) for kind, value in enumerate([$n_list$, section.steps, second])}
-            reading.write(job, "model", reading.mix(reading.read(job, "model"), config.ratio, chosen[0], chosen[1], chosen[2]))
+            value = reading.mix(reading.read(job, "model"), config.ratio, chosen[0], chosen[1], chosen[2])
+            reading.write(job, "model", value)
             return Outcome()
         ''',
     "mini/export.py": '''

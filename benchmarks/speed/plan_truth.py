@@ -12,8 +12,7 @@ runs (both on the real store and ledger), and every stage function is called on 
 
 The peer, on the same edits: the rule of Make and DVC, one stamp for all code (any file of the package that changed runs
 every stage that is made of code). The data plane's own verdicts are not part of this: a split is taken as DVC brought
-it. The last line is one JSON object; ``ratio`` is that of needless executions to all. ``--serve`` reads edits from
-standard input for the property test.
+it. The last line is one JSON object; ``ratio`` is that of needless executions to all.
 """
 
 import argparse
@@ -36,16 +35,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edits", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=None, help="default: drawn and printed")
-    parser.add_argument("--serve", action="store_true", help="answer one JSON line per line: [kind, seed], or null")
     arguments = parser.parse_args()
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(REPOSITORY))
     shared = Path("/dev/shm")  # the store's durability is not the question here
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         sys.path.insert(0, folder)
-        if arguments.serve:
-            serve(Path(folder))
-            return
         seed = random.SystemRandom().randrange(2**32) if arguments.seed is None else arguments.seed
         print(f"seed {seed}", flush=True)
         figures = measure(Path(folder), edits=arguments.edits, seed=seed)

@@ -234,5 +234,7 @@ class Package:
 
 def _summariser_digest() -> str:
     """Changes with the code that makes summaries, so that summaries of another vitops are not taken for ours."""
-    text = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("scopes.py", "syntax.py"))
+    text = b"".join(
+        Path(__file__).with_name(name).read_bytes() for name in ("local_names.py", "scopes.py", "syntax.py")
+    )
     return hashlib.sha256(text).hexdigest()[:12]

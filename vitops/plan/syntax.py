@@ -1,8 +1,8 @@
 """What one source file defines, in a form that survives every edit that cannot change behaviour.
 
-Laws: comments, docstrings, formatting and the annotations of undecorated functions and of variables leave a summary
-unchanged; class-level annotations count (dataclasses and pydantic build behaviour out of them), and so do those of
-decorated functions. In the configuration room a section's fields are declarations whose resolved values stand in the
+Laws: comments, docstrings, formatting, names of locals and the annotations of undecorated functions and of variables
+leave a summary unchanged; class-level annotations count (dataclasses and pydantic build behaviour out of them), and so
+do those of decorated functions. In the configuration room a section's fields are declarations whose resolved values stand in the
 stage key already: they make a definition of their own (``Name<fields>``), which only code that fills a section by
 itself reaches. Statements count in their order where it can matter: a name bound twice, or changed by a statement of
 the module, is told apart by how often before. A summary is plain JSON, so it can be kept on disk, and is a function of
@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from vitops.plan.local_names import renamed_locals
 from vitops.plan.scopes import (
     CALLS,
     LOADS,
@@ -276,7 +277,7 @@ class _Summariser:
 def normal_form(node: ast.AST) -> str:
     """The syntax tree as text without whatever cannot change behaviour; equal in all Python versions we support."""
     pieces: list[str] = []
-    _write(node, pieces, in_class=False)
+    _write(renamed_locals(node), pieces, in_class=False)
     return "".join(pieces)
 
 
