@@ -1,10 +1,11 @@
 """From the start of a loader in the middle of an epoch to its first batch.
 
-The same 12,288 pictures of 32 pixels lie in tar shards (vitops, webdataset, torchdata through the offset index) and in
-the peers' own formats (litdata, mosaicml-streaming). Each loader is asked for the batch at the start, at 10, 50 and
-90 % of an epoch, each time in a fresh process, forked from one that has imported everything and has read a small set,
-so that imports do not count. Decoded batches of 128 are compared; vitops also augments its own and hashes what it reads.
-The loaders take turns. Peers resume as their documents say: a state saved at that position, or reading and discarding.
+The same 12,288 pictures of 32 pixels lie in tar shards (vitops, webdataset, torchdata through the offset index) and
+in the peers' own formats (litdata, mosaicml-streaming). Each loader is asked for the batch at the start, at 10, 50
+and 90 % of an epoch, each time in a fresh process, forked from one that has imported everything and has read a small
+set, so that imports do not count. Decoded batches of 128 are compared; vitops also augments its own and hashes what
+it reads. The loaders take turns. Peers resume as their documents say: a state saved at that position, or reading and
+discarding.
 
     pip install -c constraints.txt -e '.[bench]' && pip install --no-deps mosaicml-streaming==0.13.0
     python benchmarks/speed/resume.py [--samples N] [--runs N]

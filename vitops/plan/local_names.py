@@ -2,7 +2,8 @@
 
 Law: two functions come out equal only if one is the other with locals renamed. A name stays where that could be seen
 or is not plain: parameters (callers use them), names bound in a nested scope as well, by ``def``, ``import``,
-``except`` or ``match``, or declared ``global`` or ``nonlocal``; and all names of a function that may look at its own (``locals``).
+``except`` or ``match``, or declared ``global`` or ``nonlocal``; and all names of a function that may look at its own
+(``locals``).
 """
 
 import ast

@@ -1,12 +1,12 @@
 """What one source file defines, in a form that survives every edit that cannot change behaviour.
 
 Laws: comments, docstrings, formatting, names of locals and the annotations of undecorated functions and of variables
-leave a summary unchanged; class-level annotations count (dataclasses and pydantic build behaviour out of them), and so
-do those of decorated functions. In the configuration room a section's fields are declarations whose resolved values stand in the
-stage key already: they make a definition of their own (``Name<fields>``), which only code that fills a section by
-itself reaches. Statements count in their order where it can matter: a name bound twice, or changed by a statement of
-the module, is told apart by how often before. A summary is plain JSON, so it can be kept on disk, and is a function of
-the file's text, the module's name and nothing else.
+leave a summary unchanged; class-level annotations count (dataclasses and pydantic build behaviour out of them), and
+so do those of decorated functions. In the configuration room a section's fields are declarations whose resolved
+values stand in the stage key already: they make a definition of their own (``Name<fields>``), which only code that
+fills a section by itself reaches. Statements count in their order where it can matter: a name bound twice, or changed
+by a statement of the module, is told apart by how often before. A summary is plain JSON, so it can be kept on disk,
+and is a function of the file's text, the module's name and nothing else.
 """
 
 import ast
