@@ -287,7 +287,7 @@ def litdata_loader(folder: Path) -> Loader:
 
 def mosaicml_loader(folder: Path) -> Loader:
     """StreamingDataLoader over MDS shards of its own; its state is loaded."""
-    import torchvision  # noqa: F401 -- after vitops has mended it
+    import vitops  # noqa: F401 -- mends torchvision, which streaming imports
     from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 
     shards = folder / "mds"
