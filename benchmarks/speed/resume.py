@@ -287,8 +287,9 @@ def litdata_loader(folder: Path) -> Loader:
 
 def mosaicml_loader(folder: Path) -> Loader:
     """StreamingDataLoader over MDS shards of its own; its state is loaded."""
-    import vitops  # noqa: F401 -- mends torchvision, which streaming imports
     from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
+
+    import vitops  # noqa: F401 -- mends torchvision, which streaming imports
 
     shards = folder / "mds"
     if not shards.exists():
