@@ -212,8 +212,10 @@ def _touch(path: Path) -> str:
 def _comment(text: str, random_: random.Random) -> str:
     lines = text.splitlines()
     places = [number for number, line in enumerate(lines) if line.strip() and '"""' not in line]
-    place = random_.choice(places)
-    lines[place] += f"  # note {random_.randint(0, 10**6)}"
+    note = f"# note {random_.randint(0, 10**6)}"
+    if not places:
+        return f"{text}{note}\n"
+    lines[random_.choice(places)] += f"  {note}"
     return "\n".join(lines) + "\n"
 
 

@@ -128,7 +128,7 @@ def _run(project: Project) -> dict[str, JSON]:
             root=project.root,
             store=store,
             ledger=Ledger(project.home),
-            record=RunRecord(Path(folder), pipeline="mini", stages=chosen),
+            record=RunRecord(Path(folder), pipeline="mini", stages=chosen, configuration={}),
             code={stage.name: code_digest(stage.roots, package=package) for stage in chosen},
         )
         metadata = {"path": str(project.data.relative_to(project.root))}
