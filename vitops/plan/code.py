@@ -1,7 +1,8 @@
 """The code digest of a stage: every definition that its code roots reach, by name.
 
 Laws: an edit changes the digest exactly when it changes the normal form of a reached definition, or which definition a
-name in it means; each reached definition is recorded under its dotted name, so that a change can be named.
+name in it means; each reached definition is recorded under its dotted name, so that a change can be named. Of a reached
+table of implementations those entries count that name a root.
 """
 
 from collections.abc import Iterable
@@ -33,14 +34,15 @@ def code_digest(roots: Iterable[str], memo: StatMemo | None = None, *, package: 
 
     Raises VitopsError for a root that does not exist and for a file that does not parse.
     """
-    package = package or vitops_package(memo)
+    package, roots = package or vitops_package(memo), list(roots)
     waiting = [name for root in roots for name in package.roots(root)]
     definitions: dict[str, str] = {}
     while waiting:
         name = waiting.pop()
         if name not in definitions:
             node = package.definition(name)
-            definitions[name] = node.digest
+            chosen = {key: value for key, value in node.table.items() if value in roots}
+            definitions[name] = canonical.digest([node.digest, chosen]) if chosen else node.digest
             waiting.extend(node.leads_to)
     counted = {name: digest for name, digest in sorted(definitions.items()) if digest}
     return CodeDigest(canonical.digest(counted), counted)

@@ -2,20 +2,23 @@
 
 Laws: a node is a module-level definition (a class is one unit) under its dotted name; an edge leads to a definition of
 the same package that the node may use. A name is followed through imports, aliases, re-exports and ``import *`` to
-where it is defined. A module used as a value, or through ``globals()``, means all of it. Names that arrive outside the
-package end there: the versions of other distributions stand in the stage key. ``pkgutil.resolve_name`` (or
-``importlib.import_module``) with a computed name leads nowhere: that is the seam where a section's ``implementation``
-is imported, and those are roots.
+where it is defined, to all places where it may be. A module used as a value, through ``globals()`` or by a name that it
+does not visibly define, means all of it. What runs when a reached module is imported counts: its statements, and the
+definitions that call, decorate or subclass something of the package that may take note of them. Names that arrive
+outside the package end there: the versions of other distributions stand in the stage key. ``pkgutil.resolve_name``
+(or ``importlib.import_module``) with a computed name leads nowhere: that is the seam where a section's
+``implementation`` is imported, and those are roots.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitops.errors import VitopsError
 from vitops.plan import syntax
-from vitops.plan.scopes import LOADS, WHOLE_MODULE, imported
-from vitops.plan.syntax import EFFECTS, Summary
+from vitops.plan.scopes import CALLS, LOADS, WHOLE_MODULE, imported
+from vitops.plan.syntax import EFFECTS, FIELDS, Summary
 from vitops.store.stat_memo import StatMemo
 
 CONFIGURATION_ROOM = "config"
@@ -31,6 +34,8 @@ class Definition:
     name: str
     digest: str
     leads_to: tuple[str, ...]
+    table: Mapping[str, str] = field(default_factory=dict)
+    """Key -> ``module:attribute``, of a table of implementations; it counts only where it says what a root is for."""
 
 
 class Package:
@@ -40,7 +45,7 @@ class Package:
         self.folder, self.name, self._memo = folder.resolve(), folder.name, memo
         self._namespace = f"syntax-{_summariser_digest()}"
         self._modules: dict[str, Summary | None] = {}
-        self._resolved: dict[tuple[str, str], str | None] = {}
+        self._resolved: dict[tuple[str, str], tuple[str, ...]] = {}
         self._resolving: list[tuple[str, str]] = []
         self._nodes: dict[str, Definition] = {}
 
@@ -52,9 +57,9 @@ class Package:
         if not attribute:
             return self._everything(module)
         found = self._resolve(module, attribute.split("."))
-        if found is None or not found.startswith(f"{self.name}."):
+        if not any(meaning.startswith(f"{self.name}.") for meaning in found):
             raise VitopsError(f"code root {root}: {module} defines no {attribute}")
-        return self._expand(found)
+        return [name for meaning in found for name in self._expand(meaning)]
 
     def definition(self, name: str) -> Definition:
         """The node under a dotted name that ``roots`` or another node's ``leads_to`` gave."""
@@ -70,17 +75,38 @@ class Package:
         for reference in found:
             if reference.startswith(LOADS):
                 leads_to += self._load(reference[1:])
-            elif (meaning := self._meaning(module, reference)) is not None:
-                lines.append(f"{reference} {meaning}")
-                leads_to += self._expand(meaning)
+            elif reference.startswith(CALLS):
+                leads_to += self._filled_in(module, reference[1:])
+            else:
+                for meaning in self._meanings(module, reference):
+                    lines.append(f"{reference} {meaning}")
+                    leads_to += self._expand(meaning)
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest() if text else ""
-        return Definition(name, digest, tuple(dict.fromkeys(leads_to)))
+        table = self._module(module)["tables"].get(attribute, {})
+        return Definition(name, digest, tuple(dict.fromkeys(leads_to)), table)
 
-    def _meaning(self, module: str, reference: str) -> str | None:
+    def _meanings(self, module: str, reference: str) -> tuple[str, ...]:
+        """What a reference of ``module`` may mean; nothing for a builtin."""
         if reference == WHOLE_MODULE:
-            return f"{module}:"
-        place, _, chain = reference.partition(":") if ":" in reference else (module, "", reference)
-        return self._resolve(place, chain.split(".") if chain else [])
+            return (f"{module}:",)
+        if ":" not in reference:
+            return self._resolve(module, reference.split("."))
+        place, _, chain = reference.partition(":")
+        return self._attribute(place, chain.split(".") if chain else [])
+
+    def _attribute(self, module: str, chain: list[str]) -> tuple[str, ...]:
+        """``chain`` asked of a module from outside: one that it does not visibly define may be anything in it."""
+        found = self._resolve(module, chain)
+        circle = (module, ".".join(chain)) in self._resolving
+        return found or (() if circle or self._summary(module) is None else (f"{module}:",))
+
+    def _filled_in(self, module: str, reference: str) -> list[str]:
+        """The fields of a section that is called: those not given have their defaults, which are in no parameters."""
+        meanings, (owner, _, last) = self._meanings(module, reference), reference.rpartition(".")
+        if owner and ":" not in last and self._meanings(module, owner) == meanings:
+            return []  # a method: the section is there already
+        names = [f"{meaning}{FIELDS}" for meaning in meanings if self._ours(meaning)]
+        return [name for name in names if name.rsplit(".", 1)[1] in self._module(name.rsplit(".", 1)[0])["definitions"]]
 
     def _expand(self, target: str) -> list[str]:
         """A definition stands for itself, ``pkg.mod:`` for all of the module, a foreign name for nothing."""
@@ -92,39 +118,44 @@ class Package:
         names = [f"{module}.{name}" for name in self._module(module)["definitions"]]
         return [*names, f"{module}.{EFFECTS}"]
 
-    def _resolve(self, module: str, chain: list[str]) -> str | None:
-        """Where ``chain`` of ``module`` is defined: a dotted name, ``module:``, a foreign name, or None (a builtin)."""
+    def _resolve(self, module: str, chain: list[str]) -> tuple[str, ...]:
+        """Where ``chain`` of ``module`` may be defined: dotted names, ``module:``, foreign ones; none for a builtin."""
         key = (module, ".".join(chain))
         if key in self._resolved:
             return self._resolved[key]
         if key in self._resolving:  # a circle of re-exports defines nothing on this way; another way may
-            return None
+            return ()
         self._resolving.append(key)
-        found = self._look_up(module, chain)
+        found = tuple(dict.fromkeys(self._look_up(module, chain)))
         self._resolving.pop()
-        if found is not None or not self._resolving:
+        if found or not self._resolving:
             self._resolved[key] = found
         return found
 
-    def _look_up(self, module: str, chain: list[str]) -> str | None:
+    def _look_up(self, module: str, chain: list[str]) -> list[str]:
         summary = self._summary(module)
         if summary is None:
-            return ".".join([module, *chain])
+            return [".".join([module, *chain])]
         if not chain:
-            return f"{module}:"
+            return [f"{module}:"]
+        found = [*self._bound(module, chain, summary), *self._starred(chain, summary)]
+        return found or ([f"{module}:"] if "__getattr__" in summary["definitions"] else [])
+
+    def _bound(self, module: str, chain: list[str], summary: Summary) -> tuple[str, ...]:
         name, rest = chain[0], chain[1:]
         if name in summary["definitions"]:
-            return f"{module}.{name}"
+            return (f"{module}.{name}",)
         for target in imported(name, rest, summary["imports"].get(name, [])):
             place, _, attributes = target.partition(":")
-            return self._resolve(place, attributes.split(".") if attributes else [])
-        if self._summary(f"{module}.{name}") is not None:
-            return self._resolve(f"{module}.{name}", rest)
-        for star in summary["stars"]:
-            found = self._resolve(star, chain)
-            if found is not None and self._ours(found):
+            if found := self._attribute(place, attributes.split(".") if attributes else []):
                 return found
-        return f"{module}:" if "__getattr__" in summary["definitions"] else None
+        if self._summary(f"{module}.{name}") is not None:
+            return self._attribute(f"{module}.{name}", rest)
+        return ()
+
+    def _starred(self, chain: list[str], summary: Summary) -> list[str]:
+        """``import *`` brings what the other module has, before or after a definition of the same name here."""
+        return [found for star in summary["stars"] for found in self._resolve(star, chain) if self._ours(found)]
 
     def _load(self, target: str) -> list[str]:
         """What runs when ``module:attribute`` is imported: the module's statements, and those of a submodule."""
@@ -133,16 +164,34 @@ class Package:
         return found + self._effects(f"{module}.{attribute}") if attribute else found
 
     def _loaded_with(self, module: str) -> list[str]:
-        """What runs because a definition of ``module`` is used: its own statements and those of what it imports.
-
-        The package's own ``__init__`` runs for every command and belongs to no stage, unless it is imported by name.
-        """
+        """What runs because a definition of ``module`` is used: its own statements and those of what it imports."""
         parts = module.split(".")
-        parents = [".".join(parts[:size]) for size in range(2, len(parts))]
+        parents = [".".join(parts[:size]) for size in range(1, len(parts))]
         found = [name for place in (*parents, module) for name in self._effects(place)]
         for target in self._module(module)["loads"]:
             found += self._load(target)
-        return found
+        return found + self._noted(module)
+
+    def _noted(self, module: str) -> list[str]:
+        """Definitions that tell something of the package about themselves when ``module`` is imported."""
+        summary = self._module(module)
+        calling = [
+            name
+            for name, called in summary["on_import"].items()
+            if any(self._ours(meaning) for reference in called for meaning in self._meanings(module, reference))
+        ]
+        derived = [name for name in summary["bases"] if self._hooked(f"{module}.{name}", set())]
+        return [f"{module}.{name}" for name in (*calling, *derived)]
+
+    def _hooked(self, name: str, seen: set[str]) -> bool:
+        """Whether a base of this class, or its metaclass, runs code when the class is defined."""
+        module, _, attribute = name.rpartition(".")
+        if name in seen or not self._ours(name):
+            return False
+        bases = self._module(module)["bases"].get(attribute, [])
+        return "" in bases or any(
+            self._hooked(meaning, {*seen, name}) for base in bases for meaning in self._meanings(module, base)
+        )
 
     def _effects(self, module: str) -> list[str]:
         return [f"{module}.{EFFECTS}"] if self._summary(module) is not None else []
@@ -185,5 +234,7 @@ class Package:
 
 def _summariser_digest() -> str:
     """Changes with the code that makes summaries, so that summaries of another vitops are not taken for ours."""
-    text = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("scopes.py", "syntax.py"))
+    text = b"".join(
+        Path(__file__).with_name(name).read_bytes() for name in ("local_names.py", "scopes.py", "syntax.py")
+    )
     return hashlib.sha256(text).hexdigest()[:12]

@@ -1,9 +1,9 @@
 """Which names of a definition come from outside it: Python's scoping rules, read off the syntax tree.
 
 A reference is a dotted chain. ``a.b.c`` begins with a name of the enclosing module; ``pkg.mod:attr.x`` begins with an
-import inside the function itself; ``!pkg.mod:attr`` is such an import without a use (the module is loaded); ``*`` means
-that the whole module may be used (``globals()``). Where the rules leave doubt, a name counts as a reference: too many
-cost a needless run, too few a wrong hit.
+import inside the function itself; ``!pkg.mod:attr`` is such an import without a use (the module is loaded); ``(`` in
+front says that it is called; ``*`` means that the whole module may be used (``globals()``). Where the rules leave
+doubt, a name counts as a reference: too many cost a needless run, too few a wrong hit.
 """
 
 import ast
@@ -14,8 +14,25 @@ Imports = dict[str, list[str]]
 
 WHOLE_MODULE = "*"
 LOADS = "!"
+CALLS = "("
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_WRAPPERS = frozenset(
+    {"abstractmethod", "cache", "cached_property", "classmethod", "contextmanager", "field_validator"}
+)
+_WRAPPERS |= {
+    "inference_mode",
+    "lru_cache",
+    "model_validator",
+    "no_grad",
+    "property",
+    "setter",
+    "staticmethod",
+    "wraps",
+}
+"""Decorators that do not read annotations."""
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
@@ -24,6 +41,18 @@ def references(node: ast.AST, *, module: str, is_package: bool) -> set[str]:
     collector = _Collector(module=module, is_package=is_package)
     collector.visit(node)
     return collector.found
+
+
+def called_on_import(node: ast.stmt, *, module: str, is_package: bool) -> set[str]:
+    """Chains that a definition calls, or decorates with, when its module is imported: bodies of functions run later."""
+    collector = _Collector(module=module, is_package=is_package)
+    for item in _run_on_import(node):
+        if isinstance(item, ast.Call):
+            collector.visit(item.func)
+        elif isinstance(item, _DEFINITIONS):
+            for decorator in item.decorator_list:
+                collector.visit(decorator)
+    return {reference for reference in collector.found if not reference.startswith((LOADS, CALLS))}
 
 
 def import_targets(node: ast.Import | ast.ImportFrom, *, module: str, is_package: bool) -> Iterator[tuple[str, str]]:
@@ -77,26 +106,29 @@ class _Collector(ast.NodeVisitor):
         self._use(node.id, [])
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        chain: list[str] = []
-        inner: ast.expr = node
-        while isinstance(inner, ast.Attribute):
-            chain.append(inner.attr)
-            inner = inner.value
-        if isinstance(inner, ast.Name):
-            self._use(inner.id, chain[::-1])
+        if (chain := dotted(node)) is not None:
+            self._use(chain[0], chain[1:])
         else:
-            self.visit(inner)
+            self.visit(node.value)
 
     def visit_Call(self, node: ast.Call) -> None:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         first = node.args[0] if node.args else None
+        if (called := dotted(node.func)) is not None:
+            self._use(called[0], called[1:], mark=CALLS)
         if name in {"globals", "vars"} and first is None:
             self.found.add(WHOLE_MODULE)
         elif name in {"import_module", "__import__"} and isinstance(first, ast.Constant):
             self.found.add(f"{first.value!s}:")
         self.generic_visit(node)
 
+    def visit_Import(self, node: ast.Import) -> None:
+        self._import(node)
+
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        self._import(node)
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
         if self._in_class:  # becomes an attribute, which nobody can follow; a function's imports are in its scope
             targets = import_targets(node, module=self._module, is_package=self._is_package)
             self.found |= {target for _, target in targets}
@@ -123,8 +155,19 @@ class _Collector(ast.NodeVisitor):
         self._in_class = outer
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        parts = [node.target, node.value, node.annotation if self._in_class else None]
-        self._visit_all(part for part in parts if part is not None)
+        self._visit_all(part for part in (node.target, node.value) if part is not None)
+        if self._in_class:
+            self._annotation(node.annotation)
+
+    def _annotation(self, node: ast.expr) -> None:
+        """A quoted annotation means the names in it: dataclasses and pydantic look them up."""
+        self.visit(node)
+        for item in ast.walk(node):
+            if isinstance(item, ast.Constant) and isinstance(item.value, str):
+                try:
+                    self.visit(ast.parse(item.value, mode="eval").body)
+                except SyntaxError:
+                    continue
 
     def visit_ListComp(self, node: ast.ListComp) -> None:
         self._comprehension(node, [node.elt])
@@ -149,6 +192,8 @@ class _Collector(ast.NodeVisitor):
         arguments = node.args
         defaults = [item for item in (*arguments.defaults, *arguments.kw_defaults) if item is not None]
         self._visit_all([*getattr(node, "decorator_list", []), *defaults])
+        for annotation in annotations(node):
+            self._annotation(annotation)
         body: list[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else list(node.body)
         outer, self._in_class = self._in_class, False
         self._scopes.append(self._scope(arguments, body))
@@ -168,20 +213,37 @@ class _Collector(ast.NodeVisitor):
                     self.found.add(f"{LOADS}{target}")
         return names, imports
 
-    def _use(self, name: str, chain: list[str]) -> None:
+    def _use(self, name: str, chain: list[str], *, mark: str = "") -> None:
         if name == "sys" and chain[:1] == ["modules"] and len(chain) > 1:  # sys.modules.get(...)
             self.found.add(WHOLE_MODULE)
         for names, imports in reversed(self._scopes):
             if name in imports:
-                self.found |= set(imported(name, chain, imports[name]))
+                self.found |= {mark + target for target in imported(name, chain, imports[name])}
                 return
             if name in names:
                 return
-        self.found.add(".".join([name, *chain]))
+        self.found.add(mark + ".".join([name, *chain]))
 
     def _visit_all(self, nodes: Iterable[ast.AST]) -> None:
         for node in nodes:
             self.visit(node)
+
+
+def annotations(node: ast.AST) -> list[ast.expr]:
+    """The annotations of a function whose decorator may dispatch by them; none where each only wraps."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or all(map(_wraps, node.decorator_list)):
+        return []
+    found = [item.annotation for item in _arguments(node.args)] + [node.returns]
+    return [item for item in found if item is not None]
+
+
+def dotted(node: ast.expr) -> list[str] | None:
+    """``a.b.c`` as its names, or None for any other expression."""
+    chain: list[str] = []
+    while isinstance(node, ast.Attribute):
+        chain.append(node.attr)
+        node = node.value
+    return [node.id, *chain[::-1]] if isinstance(node, ast.Name) else None
 
 
 def imported(name: str, chain: list[str], targets: list[str]) -> list[str]:
@@ -198,6 +260,11 @@ def imported(name: str, chain: list[str], targets: list[str]) -> list[str]:
     return found if found or not plain else [f"{name}:{'.'.join(chain)}"]
 
 
+def _wraps(decorator: ast.expr) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return (dotted(called) or [""])[-1] in _WRAPPERS
+
+
 def _arguments(node: ast.arguments) -> list[ast.arg]:
     extra = [item for item in (node.vararg, node.kwarg) if item is not None]
     return [*node.posonlyargs, *node.args, *node.kwonlyargs, *extra]
@@ -208,3 +275,17 @@ def _own_statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
         yield node
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
             yield from _own_statements(ast.iter_child_nodes(node))
+
+
+def _run_on_import(node: ast.AST) -> Iterator[ast.AST]:
+    """``node`` and what is evaluated with it: of a function the decorators and defaults alone."""
+    yield node
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        parts: Iterable[ast.AST | None] = [*node.decorator_list, *node.args.defaults, *node.args.kw_defaults]
+    elif isinstance(node, ast.Lambda):
+        parts = [*node.args.defaults, *node.args.kw_defaults]
+    else:
+        parts = ast.iter_child_nodes(node)
+    for part in parts:
+        if part is not None:
+            yield from _run_on_import(part)

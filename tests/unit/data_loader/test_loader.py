@@ -137,6 +137,13 @@ def flip(path, at):
 def test_a_flipped_byte_of_a_shard_is_found(split):
     shard = split.parent.parent / "shards" / "0000" / "000000.tar"
     flip(shard, 700)
+    with pytest.raises(VerificationError, match=r"sample [0-9a-f]{20} in .*000000\.tar is altered"):
+        open_split(split).decoded("train", 0)
+
+
+def test_a_shard_cut_short_is_found_by_any_of_its_samples(split):
+    shard = split.parent.parent / "shards" / "0000" / "000000.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
     with pytest.raises(VerificationError, match=r"0000/000000\.tar: the file is altered"):
         open_split(split).decoded("train", 0)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vitops.errors import VitopsError
 from vitops.plan.code import CodeDigest, code_digest, vitops_package
 from vitops.plan.definitions import Package
+from vitops.plan.syntax import normal_form
 from vitops.store.stat_memo import StatMemo
 
 FILES = {
@@ -457,3 +458,256 @@ def test_all_of_vitops_parses_fast_and_warm_at_once(tmp_path):
     started = time.process_time()
     assert code_digest(modules, StatMemo(tmp_path / "memo")) == cold
     assert time.process_time() - started < 0.5
+
+
+def grow(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(textwrap.dedent(text))
+
+
+HIDDEN = {
+    "a subclass that its base takes note of": (
+        "class Base:\n    known = {}\n    def __init_subclass__(cls):\n        Base.known[cls.__name__] = cls\n",
+        "from pkg.a import Base\nimport pkg.c\n\ndef root():\n    return Base.known['One']().run()\n",
+        "from pkg.a import Base\n\nclass One(Base):\n    def run(self):\n        return 1\n",
+    ),
+    "a subclass of a subclass, found by a metaclass": (
+        "class Meta(type):\n    pass\nclass Base(metaclass=Meta):\n    pass\nclass Middle(Base):\n    pass\n",
+        "import pkg.a\nimport pkg.c\n\ndef root():\n    return pkg.a.Base\n",
+        "import pkg.a\n\nclass One(pkg.a.Middle):\n    scale = 1\n",
+    ),
+    "a call within an assignment": (
+        "TABLE = {}\n\ndef note(name, value):\n    TABLE[name] = value\n",
+        "from pkg.a import TABLE\nimport pkg.c\n\ndef root():\n    return TABLE['x']\n",
+        "from pkg.a import note\n\n_ = note('x', 1)\n",
+    ),
+    "a call in a class body": (
+        "TABLE = {}\n\ndef note(name, value):\n    TABLE[name] = value\n",
+        "from pkg.a import TABLE\nimport pkg.c\n\ndef root():\n    return TABLE['x']\n",
+        "from pkg import a\n\nclass Quiet:\n    handle = a.note('x', 1)\n",
+    ),
+    "a decorated method": (
+        "TABLE = []\n\ndef note(method):\n    TABLE.append(method)\n    return method\n",
+        "from pkg.a import TABLE\nimport pkg.c\n\ndef root():\n    return TABLE[0](None)\n",
+        "from pkg import a\n\nclass Quiet:\n    @a.note\n    def run(self):\n        return 1\n",
+    ),
+    "a default argument": (
+        "TABLE = {}\n",
+        "from pkg.a import TABLE\nimport pkg.c\n\ndef root():\n    return TABLE['x']\n",
+        "from pkg.a import TABLE\n\ndef quiet(x=TABLE.setdefault('x', 1)):\n    pass\n",
+    ),
+    "setattr within an assignment": (
+        "RATE = 0\n",
+        "from pkg import a\nimport pkg.c\n\ndef root():\n    return a.RATE\n",
+        "from pkg import a\n\n_ = setattr(a, 'RATE', 1)\n",
+    ),
+    "an import in the package's own file": (
+        "def helper():\n    return 0\n",
+        "import pkg\nfrom pkg import a\n\ndef root():\n    return a.helper()\n",
+        "def quiet():\n    return 1\n",
+    ),
+    "a name walrus-bound": (
+        "FIRST = (second := 1)\n",
+        "from pkg.c import second\n\ndef root():\n    return second\n",
+        "OTHER = (second := 1)\n",
+    ),
+    "a star after a definition": (
+        "RATE = 0\n",
+        "from pkg.a import RATE\nfrom pkg.c import *\n\ndef root():\n    return RATE\n",
+        "RATE = 1\n",
+    ),
+    "an attribute that no source shows": (
+        "def _later():\n    pass\n",
+        "from pkg import c\n\ndef root():\n    return c.__dict__['hidden']\n",
+        "hidden = 1\n",
+    ),
+    "a name that the module gets from itself": (
+        "",
+        "from pkg import c\n\ndef root():\n    return c.made\n",
+        "for name in ('made',):\n    globals()[name] = 1\n",
+    ),
+    "an import inside a class": (
+        "",
+        "class Holder:\n    import pkg.c as held\n\ndef root():\n    return Holder.held.value()\n",
+        "def value():\n    return 1\n",
+    ),
+    "a quoted annotation of a field": (
+        "",
+        "import dataclasses\nfrom pkg.c import Other\n\n@dataclasses.dataclass\nclass Holder:\n    x: 'Other'\n"
+        "\ndef root():\n    return Holder(0)\n",
+        "class Other:\n    scale = 1\n",
+    ),
+    "code for a module name that is not main": (
+        "TABLE = []\n",
+        "from pkg.a import TABLE\nimport pkg.c\n\ndef root():\n    return TABLE\n",
+        "from pkg.a import TABLE\n\nif __name__ != '__main__':\n    TABLE.append(1)\n",
+    ),
+    "an operator that torch calls by its name": (
+        "",
+        "import pkg.c\n\ndef root():\n    return 1\n",
+        "import torch\n\n@torch.library.custom_op('pkg::x', mutates_args=())\ndef one():\n    return 1\n",
+    ),
+    "a handler chosen by an annotation": (
+        "import functools\n\n@functools.singledispatch\ndef run(x):\n    return 0\n",
+        "from pkg.a import run\nimport pkg.c\n\ndef root():\n    return run(True)\n",
+        "from pkg.a import run\n\n@run.register\ndef _(x: list[1]):\n    return 5\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("where", HIDDEN)
+def test_code_that_no_name_leads_to_counts_where_it_can_be_felt(package, where):
+    first, second, third = HIDDEN[where]
+    grow(package, a=first, b=second, c=third)
+    if "own file" in where:
+        (package / "__init__.py").write_text("from pkg import c\nfrom pkg import a\n\na.helper = c.quiet\n")
+    before = digest_of(package, "pkg.b:root")
+    grow(package, c=third.replace("1", "2"))
+    after = digest_of(package, "pkg.b:root")
+    assert after.digest != before.digest
+    assert any(name.startswith("pkg.c.") for name in changed(before, after))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("RATE = 1\nTABLE = [RATE]\nRATE = 2\n", "RATE = 1\nRATE = 2\nTABLE = [RATE]\n"),
+        ("A = {}\nTABLE = dict(A)\nA['x'] = 1\n", "A = {}\nA['x'] = 1\nTABLE = dict(A)\n"),
+        (
+            "A = []\nA.append(1)\ndef TABLE(x=len(A)): return x\n",
+            "A = []\ndef TABLE(x=len(A)): return x\nA.append(1)\n",
+        ),
+    ],
+)
+def test_the_order_of_statements_counts_where_it_can_be_felt(package, first, second):
+    grow(package, a=first, b="from pkg.a import TABLE\n\ndef root():\n    return TABLE\n")
+    before = digest_of(package, "pkg.b:root")
+    grow(package, a=second)
+    assert digest_of(package, "pkg.b:root").digest != before.digest
+
+
+def test_the_order_of_definitions_does_not_count(package):
+    texts = ["A = 1\n", "B = 2\n", "def f():\n    return A\n", "class C:\n    x = A + B\n"]
+    root = "from pkg.a import f, C\n\ndef root():\n    return f, C\n"
+    grow(package, a="".join(texts), b=root)
+    before = digest_of(package, "pkg.b:root")
+    grow(package, a="".join([texts[1], texts[0], texts[3], texts[2]]))
+    assert digest_of(package, "pkg.b:root") == before
+
+
+def test_a_reached_table_counts_what_it_says_about_roots(package):
+    table = {"a": "pkg.methods.first:First"}
+    grow(package, b=f"TABLE = {table}\n\ndef root(kind):\n    return TABLE[kind]\n")
+    (package / "methods/second.py").write_text("class Second:\n    pass\n")
+    roots = ("pkg.b:root", "pkg.methods.first:First")
+    before = digest_of(package, *roots)
+    grow(
+        package, b=f"TABLE = {table | {'b': 'pkg.methods.second:Second'}}\n\ndef root(kind):\n    return TABLE[kind]\n"
+    )
+    assert digest_of(package, *roots) == before
+    swapped = {"b": "pkg.methods.first:First", "a": "pkg.methods.second:Second"}
+    grow(package, b=f"TABLE = {swapped}\n\ndef root(kind):\n    return TABLE[kind]\n")
+    assert changed(before, digest_of(package, *roots)) == {"pkg.b.TABLE"}
+
+
+SECTIONS = """
+    import enum
+    import re
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from pkg.config.base import Section
+
+    class Outer(Section):
+        depth: int = 1
+
+    class Schedule(Outer):
+        warmup: int = 5
+        SCALE: ClassVar[int] = 7
+
+        def scaled(self):
+            return self.SCALE
+
+    class Mode(enum.Enum):
+        FAST = 10
+
+    @dataclass
+    class Plain:
+        size: int = 11
+
+    FLAGS = re.IGNORECASE | 12
+    FIRST = (13, 14)[0]
+    Choice = Outer | Schedule
+"""
+
+
+@pytest.mark.parametrize(
+    ("use", "old", "counts"),
+    [
+        ("settings.Schedule.model_validate(x)", "warmup: int = 5", False),
+        ("settings.Schedule.model_validate(x)", "depth: int = 1", False),
+        ("isinstance(x, settings.Schedule)", "warmup: int = 5", False),
+        ("settings.Schedule()", "warmup: int = 5", True),
+        ("settings.Schedule()", "depth: int = 1", True),
+        ("settings.Schedule.model_validate(x)", "SCALE: ClassVar[int] = 7", True),
+        ("settings.Mode.FAST", "FAST = 10", True),
+        ("settings.Plain", "size: int = 11", True),
+        ("settings.FLAGS", "IGNORECASE | 12", True),
+        ("settings.FIRST", "(13, 14)[0]", True),
+        ("settings.Choice", "Outer | Schedule", False),
+    ],
+)
+def test_a_default_counts_where_code_fills_in_a_section_itself(package, use, old, counts):
+    (package / "config/settings.py").write_text(textwrap.dedent(SECTIONS))
+    grow(package, b=f"from pkg.config import settings\n\ndef root(x):\n    return {use}\n")
+    before = digest_of(package, "pkg.b:root")
+    new = old.replace("1", "3").replace("5", "6").replace("7", "8") if any(map(str.isdigit, old)) else f"{old} | int"
+    edit(package, "config/settings.py", old, new)
+    assert (digest_of(package, "pkg.b:root") != before) == counts
+
+
+def test_a_new_section_with_calls_among_its_defaults_changes_nothing(package):
+    before = digest_of(package)
+    text = "def later(x):\n    return x\n\nclass New(Section):\n    size: int = later(3)\n    one: One = One()\n"
+    with (package / "config/base.py").open("a") as stream:
+        stream.write(text)
+    assert digest_of(package) == before
+
+
+def test_vitops_holds_nothing_but_python():
+    """A file that code reads from beside itself would be in no digest."""
+    folder = vitops_package().folder
+    others = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
+    assert others == []
+
+
+def form(source: str) -> str:
+    return normal_form(ast.parse(textwrap.dedent(source)).body[0])
+
+
+BODY = "def f(a, b):\n    x = a\n    y = b\n    return x - y\n"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        (BODY, BODY.replace("x", "first").replace("y", "second"), True),
+        (BODY, BODY.replace("x", "z").replace("y", "x").replace("z", "y"), True),
+        (BODY, BODY.replace("x - y", "y - x"), False),
+        (BODY, BODY.replace("a, b", "a, c").replace("y = b", "y = c"), False),
+        ("def f():\n    x = 1\n    return locals()", "def f():\n    y = 1\n    return locals()", False),
+        ("def f():\n    global x\n    x = 1", "def f():\n    global y\n    y = 1", False),
+        ("def f():\n    x = 1\n    return f'{x=}'", "def f():\n    y = 1\n    return f'{y=}'", False),
+        ("def f():\n    x = 1\n    return g(x=x)", "def f():\n    y = 1\n    return g(y=y)", False),
+        (
+            "def f():\n    x = 1\n    return [x for x in g(x)]",
+            "def f():\n    y = 1\n    return [x for x in g(x)]",
+            False,
+        ),
+        ("def f():\n    x = 1\n    return lambda x: x", "def f():\n    y = 1\n    return lambda x: x", False),
+        ("def f():\n    x = 1\n    return lambda: x", "def f():\n    y = 1\n    return lambda: x", False),
+        ("def f():\n    x = 1\n    return x", "def f():\n    y = 1\n    return x", False),
+    ],
+)
+def test_the_name_of_a_local_does_not_count_but_what_it_is_used_for_does(one, other, equal):
+    assert (form(one) == form(other)) == equal
