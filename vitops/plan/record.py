@@ -19,8 +19,7 @@ class RunRecord:
     """Status of every stage of one run."""
 
     def __init__(self, folder: Path, *, pipeline: str, stages: Sequence[Stage]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder = durable.make_folder(folder)
         self.pipeline = pipeline
         self.stages: dict[str, dict[str, Any]] = {
             stage.name: {

@@ -15,7 +15,7 @@ from vitops.lineage.verify import verify
 from vitops.store import durable
 from vitops.store.artifacts import Store
 
-PRIMITIVES = ("_create", "_write", "_sync", "_rename", "_link", "_unlink", "_remove_tree", "_flock")
+PRIMITIVES = ("_create", "_write", "_sync", "_rename", "_link", "_unlink", "_mkdir", "_rmdir", "_open_lock", "_flock")
 
 
 @pytest.fixture
