@@ -1,4 +1,4 @@
-"""A run of the small road that nothing disturbs, kept stage by stage, and the judgement of disturbed ones against it."""
+"""A run of the small road that nothing disturbs, kept stage by stage, and how disturbed ones are judged by it."""
 
 import shutil
 import tempfile
