@@ -13,6 +13,7 @@ import signal
 import threading
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from vitops.store import durable
 
@@ -138,4 +139,4 @@ def die():
 
 
 def _open_file(descriptor):
-    return os.readlink(f"/proc/self/fd/{descriptor}")
+    return str(Path(f"/proc/self/fd/{descriptor}").readlink())
