@@ -1,8 +1,9 @@
 """``make faults``: kill everywhere, run again, compare with what was never disturbed.
 
-Four parts: every disk operation of the small road (killed before it, after it, halfway, with unsynced bytes lost);
-every one failing with an error; kills at random moments on the whole small road; kills of the real flow. The last line
-is one JSON object; exit code 0 only if nothing diverged and nothing had to be repaired by hand.
+Five parts: every disk operation of the small road (killed before it, after it, halfway, with unsynced bytes lost);
+every one failing with an error; kills at random moments on the whole small road; every file of a killed run damaged;
+kills of the real flow. The last line is one JSON object; exit code 0 only if nothing diverged and nothing had to be
+repaired by hand.
 
     PYTHONPATH=tests python tests/faults/campaign.py [--every N] [--random N] [--real N] [--jobs N] [--seed N]
 """
@@ -37,6 +38,7 @@ def main():
 
 def _small(root, options):
     """The parts that need no Ray: all children are forked from this process."""
+    from damage import NAMED, damage
     from enumeration import UNNAMED, UNREACHED, Tally, errors, kills, strike
     from random_kills import chains
     from small_road import EXACT
@@ -51,7 +53,9 @@ def _small(root, options):
     _say(f"errors: {failed.points} points, {dict(failed.verdicts)}")
     moments = chains(undisturbed, least=options.random, seed=options.seed, jobs=options.jobs, tally=Tally())
     _say(f"random moments: {sum(moments.kills.values())} kills, roads {dict(moments.verdicts)}")
-    verdicts = total.verdicts + failed.verdicts + moments.verdicts
+    spoiled = damage(undisturbed, root, jobs=options.jobs, every=options.every)
+    _say(f"damaged files: {spoiled.points} points, {dict(spoiled.verdicts)}")
+    verdicts = total.verdicts + failed.verdicts + moments.verdicts + spoiled.verdicts
     per_stage = total.kills + moments.kills
     return {
         "kills": sum(per_stage.values()),
@@ -61,11 +65,13 @@ def _small(root, options):
         "errors": failed.points,
         "unnamed_errors": verdicts[UNNAMED],
         "unreached": verdicts[UNREACHED],
+        "damaged": spoiled.points,
+        "named": spoiled.verdicts[NAMED],
         "random_kills": sum(moments.kills.values()),
         "real_kills": 0,
         "kills_per_stage": dict(per_stage),
         "seed": options.seed,
-        "findings": total.findings + failed.findings + moments.findings,
+        "findings": total.findings + failed.findings + moments.findings + spoiled.findings,
     }
 
 

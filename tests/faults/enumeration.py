@@ -44,13 +44,13 @@ class Tally:
     verdicts: Counter = field(default_factory=Counter)
     findings: list = field(default_factory=list)
 
-    def add(self, what, stage, verdict, sentences, *, kills=1):
+    def add(self, what, stage, verdict, sentences, *, kills=1, well=(SAME, UNREACHED)):
         """Count one disturbance of a stage."""
         self.points += 1
         self.verdicts[verdict] += 1
         if kills:
             self.kills[stage] += kills
-        if verdict not in (SAME, UNREACHED):
+        if verdict not in well:
             self.findings.append((str(what), verdict, sentences))
 
 

@@ -30,7 +30,11 @@ class Undisturbed:
     def copy_before(self, stage, home):
         """Make ``home`` the store as it was before the stage."""
         index = self.stages.index(stage)
-        shutil.copytree(self._after(self.stages[index - 1] if index else "planning"), home)
+        self.copy(self._after(self.stages[index - 1] if index else "planning"), home)
+
+    def copy(self, store, home):
+        """Make ``home`` a copy of the store."""
+        shutil.copytree(store, home)
 
     def operations(self, stage):
         """The disk operations of the stage, as (thread, primitive)."""
