@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Threads of native libraries would fight for the cores with the workers; stages set their own count.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench faults clean
 
 run: .venv/run        ## run the quickstart: digits, long-tailed, to an audited int8 package
 	$(BIN)/vitops run quickstart
@@ -19,6 +19,9 @@ check: .venv/dev      ## format, lint, types, layers
 
 bench: .venv/dev      ## every speed benchmark; each prints one JSON line at its end
 	for script in benchmarks/speed/*.py; do $(BIN)/python $$script || exit 1; done
+
+faults: .venv/dev     ## kill everywhere (every disk operation, random moments, the real flow), run again, compare
+	PYTHONPATH=tests $(BIN)/python tests/faults/campaign.py
 
 clean:                ## remove the environment and caches; the store with its ledger (.vitops) and DVC's cache stay
 	rm -rf .venv .prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

@@ -8,7 +8,6 @@ by the code of the key, whatever the process had imported by then.
 import getpass
 import pkgutil
 import platform
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -96,6 +95,7 @@ def _hit(place: Place, stage: Stage, key: str) -> Done | None:
     receipt = place.ledger.by_key(key)
     if receipt is None or not place.store.present(receipt.digest):
         return None
+    place.store.drop_checkpoints(key)  # a kill right after the receipt left them
     place.record.update(stage.name, status="hit", digest=receipt.digest, seconds=0.0)
     return Done(Ref(kind=stage.kind, digest=receipt.digest), hit=True)
 
@@ -120,7 +120,7 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref]) ->
         started=started,
         seconds=seconds,
     )
-    shutil.rmtree(job.checkpoints, ignore_errors=True)
+    place.store.drop_checkpoints(key)
     resumed = outcome.resumed_from.model_dump() if outcome.resumed_from else None
     place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, resumed_from=resumed)
     return Done(ref, hit=False)

@@ -22,8 +22,7 @@ class RunRecord:
         self, folder: Path, *, pipeline: str, stages: Sequence[Stage], configuration: Mapping[str, Any]
     ) -> None:
         """``configuration``: the resolved sections of the run (``plan.recorded``)."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder = durable.make_folder(folder)
         self.pipeline = pipeline
         self.configuration = dict(configuration)
         self.stages: dict[str, dict[str, Any]] = {

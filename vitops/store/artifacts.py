@@ -16,7 +16,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,13 @@ class Store:
     def checkpoints(self, key: str) -> Path:
         """The folder for the checkpoints of one stage key, created if missing."""
         return durable.make_folder(self.home / "checkpoints" / key)
+
+    def drop_checkpoints(self, key: str) -> None:
+        """Remove the checkpoints of a stage key that nobody needs any more; what cannot be removed only takes space."""
+        folder = self.home / "checkpoints" / key
+        if folder.is_dir():
+            with suppress(OSError, VitopsError):
+                durable.remove(folder)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:

@@ -10,7 +10,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -117,7 +116,7 @@ def make_folder(path: Path) -> Path:
         return path
     with actionable(path):
         make_folder(path.parent)
-        path.mkdir(exist_ok=True)
+        _mkdir(path)
         _sync_folder(path.parent)
     return path
 
@@ -177,7 +176,7 @@ def acquire(path: Path, *, wait: bool) -> int | None:
     """
     while True:
         with actionable(path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = _open_lock(path)
         try:
             with actionable(path):
                 _flock(descriptor, wait=wait)
@@ -233,6 +232,14 @@ def _hashed(source: Path, update: Callable[[bytes], None]) -> Iterator[bytes]:
             yield chunk
 
 
+def _remove_tree(path: Path) -> None:
+    for place, folders, names in os.walk(path, topdown=False):
+        links = [name for name in folders if Path(place, name).is_symlink()]
+        for name in [*names, *links]:
+            _unlink(Path(place, name))
+        _rmdir(Path(place))
+
+
 def _sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -278,8 +285,16 @@ def _unlink(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _remove_tree(path: Path) -> None:
-    shutil.rmtree(path)
+def _mkdir(path: Path) -> None:
+    path.mkdir(exist_ok=True)
+
+
+def _rmdir(path: Path) -> None:
+    path.rmdir()
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def _flock(descriptor: int, *, wait: bool) -> None:

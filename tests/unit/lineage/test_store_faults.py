@@ -8,14 +8,13 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
+from disk_operations import PRIMITIVES
 
 from vitops.errors import VitopsError
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.verify import verify
 from vitops.store import durable
 from vitops.store.artifacts import Store
-
-PRIMITIVES = ("_create", "_write", "_sync", "_rename", "_link", "_unlink", "_remove_tree", "_flock")
 
 
 @pytest.fixture

@@ -1,0 +1,57 @@
+"""Every file of a killed run's store is damaged once: a flipped bit, no bytes at all, half of them.
+
+The next run must come to the undisturbed digests, and the store must be clean after it, or ``verify`` must name
+exactly the damaged file: a receipt cannot be made again, so it is named for ever.
+"""
+
+import signal
+from pathlib import Path
+
+import forked
+from disk_operations import Fault
+from enumeration import Tally
+from small_road import content, problems
+from undisturbed import DIVERGENT, SAME, STUCK, Undisturbed
+
+NAMED = "named"
+KINDS = ("flipped", "emptied", "halved")
+STAGE, UNTIL = "student", "prune"
+
+
+def damage(undisturbed: Undisturbed, folder, *, jobs, every=1) -> Tally:
+    """Kill the student's training late, then damage each file of the store in each way, each in a copy."""
+    home = folder / "killed"
+    undisturbed.copy_before(STAGE, home)
+    writes = [stream for stream, _ in undisturbed.operations(STAGE)].count("checkpoint")
+    late = Fault("checkpoint", writes * 3 // 4, "before")
+    ended = forked.end(forked.start(lambda: undisturbed.numbered(home, STAGE, late)))
+    assert ended == -signal.SIGKILL, ended
+    tally = Tally()
+    names = sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file() and path.stat().st_size)
+    cases = [(name, kind) for name in names for kind in KINDS][::every]
+    tasks = {(lambda case=case: _damaged(undisturbed, home, *case)): case for case in cases}
+    for task, found in forked.each(tasks, jobs=jobs):
+        verdict, sentences = found if isinstance(found, list) else (STUCK, [str(found["died"])])
+        tally.add(tasks[task], STAGE, verdict, sentences, kills=0, well=(SAME, NAMED))
+    return tally
+
+
+def _damaged(undisturbed, killed, name, kind):
+    with undisturbed.scratch() as folder:
+        home = Path(folder, "home")
+        undisturbed.copy(killed, home)
+        _spoil(home / name, kind)
+        verdict, sentences = undisturbed.judge(home, UNTIL)
+        if verdict != DIVERGENT or not name.startswith("ledger/"):
+            return verdict, sentences
+        exact = content(home)["artifacts"] == undisturbed.expected[UNTIL]["artifacts"]
+        named = {path for path, _ in problems(home)} == {name}
+        return (NAMED, []) if exact and named else (verdict, sentences)
+
+
+def _spoil(path, kind):
+    data = bytearray(path.read_bytes())
+    path.chmod(0o644)
+    if kind == "flipped":
+        data[len(data) // 2] ^= 1
+    path.write_bytes(data[: {"flipped": len(data), "emptied": 0, "halved": len(data) // 2}[kind]])

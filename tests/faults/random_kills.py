@@ -1,0 +1,61 @@
+"""The whole small road, export and report included, with a kill at a random moment in every stage of it.
+
+A chain is one store: each stage is begun in a forked child, killed after a random time, and the next child runs the
+road again from the beginning, through the killed stage and into the next. At its end it must be what the undisturbed
+run left. Moments are drawn from the seed; how much work fits in one depends on the machine.
+"""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import forked
+from enumeration import Tally
+from undisturbed import SAME, STUCK, Undisturbed
+
+SHARE = 0.9
+"""Of the time that the undisturbed stage took: a moment later than that often comes too late."""
+
+
+def chains(undisturbed: Undisturbed, *, least, seed, jobs, tally: Tally) -> Tally:
+    """Disturb roads until at least this many children were killed; count the kills and the verdict of each road."""
+    number = 0
+    while sum(tally.kills.values()) < least:
+        tasks = [lambda own=f"{seed}-{number + index}": _chain(undisturbed, own) for index in range(jobs)]
+        number += jobs
+        for _, found in forked.each(tasks, jobs=jobs):
+            verdict, sentences = found.get("judged", (STUCK, [str(found)]))
+            tally.kills.update(found.get("killed", []))
+            tally.verdicts[verdict] += 1
+            if verdict != SAME:
+                tally.findings.append((f"chain {found.get('chain')}", verdict, sentences))
+    return tally
+
+
+def _chain(undisturbed, name):
+    draw, killed = random.Random(name), []
+    with undisturbed.scratch() as folder:
+        home = Path(folder, "home")
+        undisturbed.copy_before(undisturbed.stages[0], home)
+        for stage in undisturbed.stages:
+            if _kill_in(undisturbed, home, stage, draw.uniform(0, SHARE * undisturbed.seconds[stage])):
+                killed.append(stage)
+        judged = undisturbed.judge(home, undisturbed.stages[-1])
+    return {"chain": name, "killed": killed, "judged": judged}
+
+
+def _kill_in(undisturbed, home, stage, delay):
+    """Whether the child was killed before it had done the stage."""
+    reading, writing = os.pipe()
+    reached = lambda name: os.write(writing, b"!") if name == stage else None  # noqa: E731
+    pid = forked.start(lambda: undisturbed.road.run(home, until=stage, reached=reached))
+    os.close(writing)
+    os.read(reading, 1)
+    os.close(reading)
+    time.sleep(delay)
+    os.kill(pid, signal.SIGKILL)
+    ended = forked.end(pid)
+    assert ended in (0, -signal.SIGKILL), f"the child of {stage} ended with {ended}"
+    return ended != 0

@@ -1,0 +1,91 @@
+"""Kills of the real thing: ``vitops run`` with Prefect, DVC and Ray, at a random moment in every one of its stages.
+
+A chain is one project: the command is started, and some time after a stage has begun either the command's process
+group or the flow's is killed, as the seed says; the next start of the same command is the next victim. Then the
+command runs to its end, and every exact digest must be that of an undisturbed run in another folder.
+"""
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+
+from project import EXACT, TINY, Project, digests
+
+RAY = ("--set", "resources.launcher=ray", "--workers", "2")
+COMMAND = ("run", "tiny", "--file", str(TINY), "--json", *RAY)
+STAGES = (*EXACT, "report")
+PATIENCE = 300
+"""Seconds that a stage may take to begin."""
+
+
+class RealRoad:
+    """The undisturbed run in ``folder``: what each stage took, and the digests to compare with."""
+
+    def __init__(self, folder):
+        folder.mkdir()
+        document = Project(folder, code=True).run(*RAY)
+        self.expected = digests(document)
+        self.seconds = {stage["name"]: stage["seconds"] for stage in document["stages"]}
+
+
+def chain(road, folder, *, draw: random.Random, stages=STAGES):
+    """Kill a run in each of the stages, in order; (stages in which it was killed, what is not well in the end)."""
+    folder.mkdir()
+    project, killed = Project(folder, code=True), Counter()
+    for stage in stages:
+        delay, victim = draw.uniform(0, road.seconds[stage]), draw.choice(("command", "flow"))
+        if _kill_in(project, stage, delay, victim):
+            killed[stage] += 1
+    done = project.vitops(*COMMAND)
+    if done.returncode:
+        return killed, [f"the command does not go on: {done.stderr}\n{project.log()}"]
+    found = digests(json.loads(done.stdout))
+    wrong = [f"{name}: {found.get(name)} instead of {value}" for name, value in road.expected.items()]
+    verified = project.vitops("verify")
+    return killed, [
+        *([] if found == road.expected else wrong),
+        *([verified.stdout] if verified.returncode else []),
+    ]
+
+
+def _kill_in(project, stage, delay, victim):
+    """Whether the run was killed before it had done the stage."""
+    before = set(_records(project))
+    process = project.start(*COMMAND)
+    record = _wait_for(project, process, stage, before)
+    time.sleep(delay if record else 0)
+    running = record is not None and process.poll() is None and _status(record, stage) == "running"
+    if process.poll() is None:
+        flow = json.loads(record.read_text())["pid"] if record else process.pid
+        _kill_group(process.pid if victim == "command" else flow)
+    process.communicate(timeout=PATIENCE)
+    return running
+
+
+def _wait_for(project, process, stage, before):
+    """The record of this run once it has come to the stage; None when the run ended, or never came to it."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        for record in set(_records(project)) - before:
+            if _status(record, stage) == "running":
+                return record
+        time.sleep(0.05)
+    return None
+
+
+def _records(project):
+    return project.folder.glob(".vitops/runs/*/run.json")
+
+
+def _status(record, stage):
+    stages = json.loads(record.read_text())["stages"]
+    return next(entry["status"] for entry in stages if entry["name"] == stage)
+
+
+def _kill_group(leader):
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
