@@ -89,7 +89,8 @@ def problems(home):
 
 
 def _timeless(receipt):
-    predicate = receipt.predicate.model_dump(mode="json", exclude={"when": True, "outcome": {"resumed_from"}})
+    by_chance = {"when": True, "outcome": {"resumed_from", "work_lost"}}
+    predicate = receipt.predicate.model_dump(mode="json", exclude=by_chance)
     return {"files": receipt.files, **predicate}
 
 

@@ -10,6 +10,7 @@ import pytest
 from project import REPOSITORY, TINY, digests, kill_group, statuses
 
 COMMAND = ("run", "tiny", "--file", str(TINY), "--json")
+CHECKPOINT_STEPS = 2  # as tiny.yaml says
 DONE = ("ingest", "validate", "split", "teacher")
 
 
@@ -27,6 +28,7 @@ def test_the_student_goes_on_where_it_was_and_every_exact_stage_has_the_same_byt
     assert {statuses(second)[name] for name in DONE} == {"hit"}
     student = next(stage for stage in second["stages"] if stage["name"] == "student")
     assert student["resumed_from"]["epoch"] * 10 + student["resumed_from"]["step"] > 0
+    assert student["work_lost"]["steps"] <= (0 if number == signal.SIGTERM else CHECKPOINT_STEPS)
     assert digests(second) == digests(road.document)
     assert project.vitops("verify").returncode == 0
     assert interrupted(project) == []

@@ -70,5 +70,13 @@ class Progress:
             status = stage["status"]
             if status != "pending" and self._said.get(stage["name"]) != status:
                 self._said[stage["name"]] = status
-                seconds = f" in {stage['seconds']:.1f} s" if status == "executed" else ""
-                self._console.print(f"{stage['name']}: {status}{seconds}", markup=False, highlight=False)
+                told = _told(stage) if status == "executed" else ""
+                self._console.print(f"{stage['name']}: {status}{told}", markup=False, highlight=False)
+
+
+def _told(stage: dict[str, Any]) -> str:
+    """How long a stage took, where it went on, and what the kill before had cost."""
+    told, resumed, lost = f" in {stage['seconds']:.1f} s", stage["resumed_from"], stage["work_lost"]
+    if resumed:
+        told += f", resumed from epoch {resumed['epoch']} step {resumed['step']}"
+    return told + (f", {lost['steps']} steps ({lost['seconds']:.1f} s) of work lost" if lost else "")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 JSON = dict[str, Any]
-FIELDS = ("name", "kind", "exactness", "key", "status", "digest", "seconds", "resumed_from")
+FIELDS = ("name", "kind", "exactness", "key", "status", "digest", "seconds", "resumed_from", "work_lost")
 
 
 def run(
@@ -72,7 +72,7 @@ def _hits(opened: Opened, planned: list[JSON]) -> list[JSON] | None:
     """The outcome of a run in which nothing has to be done, not even a receipt to be written; or None."""
     if any(stage["status"] != "hit" or opened.ledger.by_key(stage["key"]) is None for stage in planned):
         return None
-    return [_fields({**stage, "seconds": 0.0, "resumed_from": None}) for stage in planned]
+    return [_fields({**stage, "seconds": 0.0, "resumed_from": None, "work_lost": None}) for stage in planned]
 
 
 def _execute(opened: Opened) -> tuple[int, str | None, list[JSON]]:
@@ -110,7 +110,7 @@ def _results(opened: Opened, stages: list[JSON]) -> JSON:
 def _render(opened: Opened, document: JSON, console: "Console") -> None:
     stages = document["stages"]
     if stages:
-        console.print(stage_table(stages, ("name", "status", "seconds", "resumed_from", "digest")))
+        console.print(stage_table(stages, ("name", "status", "seconds", "resumed_from", "work_lost", "digest")))
     done = {stage["name"]: stage["digest"] for stage in stages if stage["status"] != "failed"}
     if "evaluate" in done:
         rows = accuracy_table(opened.store.materialize(done["evaluate"]))

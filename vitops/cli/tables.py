@@ -45,6 +45,8 @@ def _cell(column: str, value: Any) -> str:
         return f"{value:.1f}"
     if column == "resumed_from":
         return f"epoch {value['epoch']} step {value['step']}"
+    if column == "work_lost":
+        return f"{value['steps']} steps, {value['seconds']:.1f} s"
     return printable(str(value))
 
 

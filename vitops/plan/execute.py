@@ -121,8 +121,8 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref]) ->
         seconds=seconds,
     )
     place.store.drop_checkpoints(key)
-    resumed = outcome.resumed_from.model_dump() if outcome.resumed_from else None
-    place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, resumed_from=resumed)
+    resumed = outcome.model_dump(include={"resumed_from", "work_lost"})
+    place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, **resumed)
     return Done(ref, hit=False)
 
 

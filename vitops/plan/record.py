@@ -35,6 +35,7 @@ class RunRecord:
                 "digest": None,
                 "seconds": None,
                 "resumed_from": None,
+                "work_lost": None,
                 "inputs": dict(stage.inputs),
             }
             for stage in stages

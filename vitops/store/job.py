@@ -22,11 +22,21 @@ class Position(BaseModel):
     step: int
 
 
+class Work(BaseModel):
+    """An amount of training: optimizer steps, and the seconds they took."""
+
+    model_config = ConfigDict(frozen=True)
+    steps: int
+    seconds: float
+
+
 class Outcome(BaseModel):
     """What the receipt says about an execution beyond its bytes."""
 
     model_config = ConfigDict(frozen=True)
     resumed_from: Position | None = None
+    work_lost: Work | None = None
+    """What the killed training had done beyond ``resumed_from``, as it last noted; it was done again."""
     facts: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -1,8 +1,9 @@
 """What keeps a training: resumes it, writes its checkpoints beside it, reports its progress.
 
 Laws: rank 0 decides and all ranks follow; the training goes on while a checkpoint is written, but waits for it rather
-than have more work at risk than one interval, so that a kill never costs more than that. An interval is
-``checkpoint_seconds`` or ``checkpoint_steps``, whichever ends first; a checkpoint begins when half of it has passed.
+than have more work at risk than one interval, so that a kill never costs more than that, and the next start says what
+it did cost. An interval is ``checkpoint_seconds`` or ``checkpoint_steps``, whichever ends first; a checkpoint begins
+when half of it has passed.
 A training that went on under another arithmetic says so for ever after: each change stands in every later checkpoint.
 """
 
@@ -16,7 +17,8 @@ from typing import Any
 
 from vitops.config.pipelines import Resources
 from vitops.errors import Interrupted, VitopsError
-from vitops.store.job import Position
+from vitops.store import cache_file
+from vitops.store.job import Position, Work
 from vitops.training.checkpoint import Checkpoints, Saved
 from vitops.training.environment import described, differences, facts
 from vitops.training.running import Training
@@ -24,6 +26,7 @@ from vitops.training.state import capture, restore
 
 _log = logging.getLogger(__name__)
 _REPORT_SECONDS = 0.2
+_REACHED = "reached.json"
 _GO_ON, _SAVE, _STOP, _OVERTAKEN = range(4)
 
 
@@ -57,6 +60,7 @@ class Keeper:
         self._resources, self._report, self._stopping = resources, report, stopping
         self._allow_environment_change = allow_environment_change
         self.environment_changes: list[dict[str, Any]] = []
+        self.work_lost: Work | None = None
         self._environment = facts(resources.device)
         self._checkpoints = Checkpoints(folder) if training.comm.rank == 0 else None
         self._steps = 0
@@ -70,11 +74,13 @@ class Keeper:
         """Load the newest good checkpoint on every rank; None when there is none."""
         data = self._training.comm.spread(self._newest())
         if not data:
+            self.work_lost = self._lost(Position(epoch=0, step=0))
             return None
         saved = Saved.unpack(data)
         position = Position(**saved.record["position"])
         self._check(saved.record, position)
         training = self._training
+        self.work_lost = self._lost(position)
         training.history, training.losses = saved.record["history"], saved.record["losses"]
         training.objective.on_epoch(position.epoch)
         restore(
@@ -188,12 +194,22 @@ class Keeper:
             _log.warning("%s", message)
             self._report(warning=message)
 
+    def _lost(self, position: Position) -> Work | None:
+        """What the notes of the training that was killed say it had done beyond ``position``."""
+        reached = cache_file.load(self._folder / _REACHED) if self._training.comm.rank == 0 else None
+        if reached is None:
+            return None
+        steps = (reached["epoch"] - position.epoch) * self._training.steps + reached["step"] - position.step
+        return Work(steps=max(0, steps), seconds=reached["seconds"] if steps > 0 else 0.0)
+
     def _show(self, epoch: int, step: int) -> None:
-        training, now = self._training, time.monotonic()
+        training, now = self._training, self._now()
         last = step == training.steps - 1
-        if now - self._reported_at < _REPORT_SECONDS and not last:
+        if now.clock - self._reported_at < _REPORT_SECONDS and not last:
             return
-        self._reported_at = now
+        self._reported_at = now.clock
+        at_risk = round(now.clock - self._durable.clock, 3)
+        cache_file.save(self._folder / _REACHED, {"epoch": epoch, "step": step + 1, "seconds": at_risk})
         self._report(
             epoch=epoch,
             step=step + 1,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitops.config.pipelines import Resources
 from vitops.config.training import Recipe
 from vitops.losses.objective import Objective
-from vitops.store.job import Position
+from vitops.store.job import Position, Work
 from vitops.training.comm import Comm
 from vitops.training.environment import arithmetic
 from vitops.training.keeper import Keeper
@@ -31,6 +31,8 @@ class FitResult:
     """One entry per epoch: ``epoch``, ``loss``, ``lr`` and the objective's summary."""
     resumed_from: Position | None
     """Epoch, and steps done in it, of the checkpoint this call went on from."""
+    work_lost: Work | None
+    """What was done beyond that checkpoint before, and is done again; None where nothing is known of it."""
     ema_state: dict[str, Tensor] | None
     """Averaged weights by state-dict name, when the recipe asks for them."""
     environment_changes: list[dict[str, Any]]
@@ -75,7 +77,7 @@ def fit(
             resumed = keeper.resume()
             _run(training, keeper, resumed)
     ema = training.average.module.state_dict() if training.average else None
-    return FitResult(training.history, resumed, ema, keeper.environment_changes)
+    return FitResult(training.history, resumed, keeper.work_lost, ema, keeper.environment_changes)
 
 
 def _run(training: Training, keeper: Keeper, resumed: Position | None) -> None:

@@ -64,7 +64,7 @@ def train_rank(job: Job, comm: Comm) -> Outcome:
         if comm.rank == 0:
             _write(job, model, result)
         found = arithmetic_facts(resources, result)
-    return Outcome(resumed_from=result.resumed_from, facts=found)
+    return Outcome(resumed_from=result.resumed_from, work_lost=result.work_lost, facts=found)
 
 
 def arithmetic_facts(resources: Resources, *trained: FitResult) -> dict[str, Any]:

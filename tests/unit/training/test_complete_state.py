@@ -89,7 +89,7 @@ class Running:
         """Of everything that comes out."""
         training = self.training
         average = training.average.module.state_dict() if training.average else None
-        return digest(training.model, training.objective, FitResult(training.history, None, average, None))
+        return digest(training.model, training.objective, FitResult(training.history, None, None, average, None))
 
 
 def toy(split, objective=ToyObjective):

@@ -9,6 +9,7 @@ from toy_training import Killed, rank_main, train
 
 from vitops.errors import Interrupted, VitopsError
 from vitops.store.job import Position
+from vitops.training import keeper
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +68,15 @@ def test_fast_mode_keeps_the_ranks_equal(spawned):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
-def test_kill_and_resume_gives_the_same_bits(steps, split, undisturbed, tmp_path):
+def test_kill_and_resume_gives_the_same_bits_and_says_what_was_lost(steps, split, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "_REPORT_SECONDS", 0.0)
     with pytest.raises(Killed):
         train(split, tmp_path, kill_after=steps)
     digest, result, _ = train(split, tmp_path)
     assert digest == undisturbed
     done = 3 * result.resumed_from.epoch + result.resumed_from.step
     assert steps - 2 < done <= steps, "a kill costs at most the interval of 2 steps"
+    assert (result.work_lost.steps, result.work_lost.seconds > 0) == (steps - done, steps > done)
 
 
 def test_killed_after_every_step(split, undisturbed, tmp_path):
@@ -125,6 +128,7 @@ def test_all_checkpoints_damaged_starts_over(split, undisturbed, tmp_path):
         harm(folder / "state.safetensors", "cut")
     digest, result, _ = train(split, tmp_path)
     assert (digest, result.resumed_from) == (undisturbed, None)
+    assert result.work_lost.steps == 3, "what is noted at the end of an epoch"
 
 
 def test_two_checkpoints_are_kept(split, tmp_path):
