@@ -11,7 +11,13 @@ from rich.table import Table
 
 from vitops.plan.record import read_record
 
-MARKS = {"hit": "[green]hit[/]", "executed": "[cyan]executed[/]", "failed": "[red]failed[/]", "pending": "[dim]-[/]"}
+MARKS = {
+    "hit": "[green]hit[/]",
+    "executed": "[cyan]executed[/]",
+    "failed": "[red]failed[/]",
+    "pending": "[dim]-[/]",
+    "waiting": "[yellow]waiting for another run that computes it[/]",
+}
 
 
 class Progress:

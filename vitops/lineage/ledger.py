@@ -10,7 +10,7 @@ shared store's ledger (``vitops.lineage.shared_ledger``) the files are in its bu
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,20 +45,30 @@ class Ledger:
         self._index: JSON | None = None
         self._guard = threading.Lock()
 
-    def append(self, statement: JSON) -> int:
+    def append(self, statement: JSON, *, since: int | None = None, check: Callable[[], None] = lambda: None) -> int:
         """Write the statement as the next entry and return its number.
 
-        Raises ValueError when it is no receipt, VitopsError when the disk or the bucket does not take it.
+        Of racing runs one writes: where an entry from number ``since`` on says the same (key and digest), that one's
+        number is returned instead. ``check`` is called before every try and raises when this run may not write any
+        more. Raises ValueError when it is no receipt, VitopsError when the disk or the bucket does not take it.
         """
         durable.make_folder(self.folder)
         aside = Scratch(durable.make_folder(self._tmp))
         while True:
             sequence = self._next()
-            receipt(sequence, statement)
+            made = receipt(sequence, statement)
+            if since is not None and (same := self._same(made, range(since, sequence))) is not None:
+                return same
             previous = sha256(self._bytes(sequence - 1)) if sequence else START
             data = _render(sequence, previous, statement)
+            check()
             if self._create(sequence, data, aside=aside):
                 return sequence
+
+    def end(self) -> int:
+        """The number that the next entry will have."""
+        end: int = self._refreshed()["next"]
+        return end
 
     def path(self, sequence: int) -> Path:
         """The file of that number."""
@@ -120,6 +130,11 @@ class Ledger:
 
     def _receipts(self, sequences: list[int]) -> Iterator[Receipt | None]:
         return map(self._receipt, sequences)
+
+    def _same(self, made: Receipt, numbers: Iterable[int]) -> int | None:
+        """The first of these entries that says of the same key what ``made`` says."""
+        said = ((number, self._receipt(number)) for number in numbers)
+        return next((number for number, one in said if one and (one.key, one.digest) == (made.key, made.digest)), None)
 
     def _next(self) -> int:
         return max(self.sequences(), default=-1) + 1

@@ -23,6 +23,7 @@ from vitops.plan.code import CodeDigest, code_digest
 from vitops.plan.key import declared_environment, stage_key
 from vitops.plan.record import RunRecord
 from vitops.plan.stages import Stage
+from vitops.plan.turn import ALWAYS, Turn, local_turn, shared_turn
 from vitops.store import durable
 from vitops.store.artifacts import Store
 from vitops.store.job import Job, Outcome
@@ -66,8 +67,9 @@ def execute(place: Place, stage: Stage, inputs: Mapping[str, Ref]) -> Done:
         raise Interrupted(f"interrupted before stage {stage.name}; run the same command again to resume")
     digests = {role: ref.digest for role, ref in inputs.items()} | dict(stage.pinned)
     key = stage_key(stage, digests, place.code[stage.name])
-    with recorded(place, stage, key=key), place.store.lock(key):
-        return _hit(place, stage, key) or _compute(place, stage, key, inputs)
+    wait = _patience(place, stage)
+    with recorded(place, stage, key=key), local_turn(place.store, key, wait=wait):
+        return _hit(place, stage, key) or _in_turn(place, stage, key, inputs, wait=wait)
 
 
 @contextmanager
@@ -100,15 +102,42 @@ def _hit(place: Place, stage: Stage, key: str) -> Done | None:
     return Done(Ref(kind=stage.kind, digest=receipt.digest), hit=True)
 
 
-def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref]) -> Done:
+def _in_turn(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *, wait: Callable[[], None]) -> Done:
+    """Compute the stage, unless another home that shares the store did while this one waited for its turn."""
+    with shared_turn(place.store, key, wait=wait, lost=lambda: _ask_to_stop(place)) as turn:
+        since = place.ledger.end()
+        return _hit(place, stage, key) or _compute(place, stage, key, inputs, turn=turn, since=since)
+
+
+def _patience(place: Place, stage: Stage) -> Callable[[], None]:
+    """What is done between two looks at a stage that another run computes."""
+
+    def wait() -> None:
+        if place.stop.exists():
+            raise Interrupted(f"interrupted while another run computes stage {stage.name}; run the same command again")
+        if place.record.stages[stage.name]["status"] != "waiting":
+            place.record.update(stage.name, status="waiting")
+
+    return wait
+
+
+def _ask_to_stop(place: Place) -> None:
+    with suppress(VitopsError):  # on a full disk the work goes on, only to be refused at its end
+        durable.write_bytes(place.stop, b"", sync=False)
+
+
+def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *, turn: Turn, since: int) -> Done:
     unchanged_code(place, stage)
+    place.record.update(stage.name, status="running")
     started, clock = time.time(), time.monotonic()
     with place.store.workspace() as out:
         job = _job(place, stage, key, inputs, out)
-        with durable.actionable(out):
+        with durable.actionable(out), _named_loss(turn):
             outcome = _function(stage)(job)
         unchanged_code(place, stage)
+        turn.check()
         ref = place.store.publish(out, stage.kind)
+    turn.check()
     if stage.exactness == "measured":
         _forget_lost(place, key, ref)
     seconds = round(time.monotonic() - clock, 3)
@@ -119,11 +148,23 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref]) ->
         outcome=outcome,
         started=started,
         seconds=seconds,
+        since=since,
+        turn=turn,
     )
     place.store.drop_checkpoints(key)
     resumed = outcome.model_dump(include={"resumed_from", "work_lost"})
     place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, **resumed)
     return Done(ref, hit=False)
+
+
+@contextmanager
+def _named_loss(turn: Turn) -> Iterator[None]:
+    """Work that stopped because its turn was lost says so."""
+    try:
+        yield
+    except Interrupted:
+        turn.check()
+        raise
 
 
 @dataclass(frozen=True)
@@ -144,9 +185,14 @@ def write_receipt(
     outcome: Outcome,
     started: float,
     seconds: float,
+    since: int,
+    turn: Turn = ALWAYS,
     adopted: bool = False,
 ) -> None:
-    """Append the receipt of one execution, or of an output that was ``adopted`` as it was found."""
+    """Append the receipt of one execution, or of an output that was ``adopted`` as it was found.
+
+    ``since``: the ledger's end before the work began; a receipt that a racing run has appended since is not repeated.
+    """
     place.ledger.append(
         statement(
             kind=stage.kind,
@@ -167,7 +213,9 @@ def write_receipt(
             seed=stage.parameters.get("seed"),
             adopted=adopted,
             configuration=place.record.configuration,
-        )
+        ),
+        since=since,
+        check=turn.check,
     )
 
 
@@ -195,6 +243,7 @@ def _job(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], out: P
         digests=digests,
         out=out,
         checkpoints=place.store.checkpoints(key),
+        shared_checkpoints=place.store.shared_checkpoints(key),
         progress=place.record.folder / "progress.json",
         stop=place.stop,
         resources=stage.resources,

@@ -23,12 +23,13 @@ def bring(place: Place, stage: Stage, inputs: Mapping[str, Ref]) -> Done:
     """Bring ``ingest``, ``validate`` or ``split`` up to date. Raises the failed stage's own VitopsError."""
     if place.stop.exists():
         raise Interrupted(f"interrupted before stage {stage.name}; run the same command again to resume")
-    with recorded(place, stage):
+    dataset = stage.parameters["dataset"]
+    with recorded(place, stage), place.store.lock(f"data-{dataset}"):
         return _bring(place, stage, inputs)
 
 
 def _bring(place: Place, stage: Stage, inputs: Mapping[str, Ref]) -> Done:
-    started, clock = time.time(), time.monotonic()
+    started, clock, since = time.time(), time.monotonic(), place.ledger.end()
     memo, dataset, split = place.store.memo, stage.parameters["dataset"], stage.parameters.get("split", "")
     data_code.write(place.root, memo)
     digest, executed = versions.bring(place.root, dataset, split, stage.kind, memo=memo)
@@ -43,7 +44,16 @@ def _bring(place: Place, stage: Stage, inputs: Mapping[str, Ref]) -> Done:
     known = place.ledger.by_key(key)
     if executed or known is None or known.digest != digest:
         made = Made(key=key, ref=ref, files=manifest.read(folder), inputs=digests)
-        write_receipt(place, stage, made, outcome=Outcome(), started=started, seconds=seconds, adopted=not executed)
+        write_receipt(
+            place,
+            stage,
+            made,
+            outcome=Outcome(),
+            started=started,
+            seconds=seconds,
+            since=since,
+            adopted=not executed,
+        )
     status = "executed" if executed else "hit"
     place.record.update(stage.name, key=key, status=status, digest=digest, seconds=seconds)
     return Done(ref, hit=not executed)

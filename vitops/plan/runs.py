@@ -22,6 +22,7 @@ from vitops.store.process import Process
 JSON = dict[str, Any]
 Ended = Literal["running", "done", "stopped", "killed", "failed"]
 
+_UNFINISHED = {"running", "waiting", "interrupted"}
 REQUEST, SUPERVISOR, OUTCOME, RESUMED = "request.json", "supervisor.json", "outcome.json", "resumed.json"
 
 
@@ -49,7 +50,7 @@ class Run:
     @property
     def stage(self) -> str | None:
         """The stage it was in."""
-        return next((one["name"] for one in self.stages if one["status"] in {"running", "interrupted"}), None)
+        return next((one["name"] for one in self.stages if one["status"] in _UNFINISHED), None)
 
 
 def begin(folder: Path, request: RunRequest) -> None:

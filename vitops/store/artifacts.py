@@ -17,7 +17,7 @@ next.
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -154,12 +154,20 @@ class Store:
         """The folder for the checkpoints of one stage key, created if missing."""
         return durable.make_folder(self.home / "checkpoints" / key)
 
+    def shared_checkpoints(self, key: str) -> str | None:
+        """The URL below which other homes find the checkpoints of one stage key; None if the store is not shared."""
+        return f"{self.shared.url}/checkpoints/{key}" if self.shared else None
+
     def drop_checkpoints(self, key: str) -> None:
         """Remove the checkpoints of a stage key that nobody needs any more; what cannot be removed only takes space."""
         folder = self.home / "checkpoints" / key
         if folder.is_dir():
             with suppress(OSError, VitopsError):
                 durable.remove(folder)
+        if self.shared:
+            with suppress(VitopsError):
+                for name in self.shared.sizes(f"checkpoints/{key}/"):
+                    self.shared.remove(name)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -172,12 +180,19 @@ class Store:
                 durable.remove(folder)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the lock of that name against other processes and threads, waiting for it; a death frees it."""
+    def lock(self, name: str, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the lock of that name against other processes and threads of this home, waiting for it.
+
+        A death frees it. ``waiting``: as in ``durable.locked``.
+        """
+        with durable.locked(self.lock_file(name), waiting=waiting):
+            yield
+
+    def lock_file(self, name: str) -> Path:
+        """The file that ``lock`` locks."""
         if not LOCK_NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name for a lock")
-        with durable.locked(self.home / "tmp/locks" / name):
-            yield
+        return self.home / "tmp/locks" / name
 
     def _manifest_path(self, digest: str) -> Path:
         if not manifest.HEX64.fullmatch(digest):

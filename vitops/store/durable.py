@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -172,10 +173,15 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the exclusive lock of a lock file, waiting for it; the kernel frees it when the process dies."""
-    descriptor = acquire(path, wait=True)
-    assert descriptor is not None
+def locked(path: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the exclusive lock of a lock file, waiting for it; the kernel frees it when the process dies.
+
+    ``waiting``, if given, is called between tries, five a second, and may raise.
+    """
+    while (descriptor := acquire(path, wait=waiting is None)) is None:
+        assert waiting is not None
+        waiting()
+        time.sleep(0.2)
     try:
         yield
     finally:

@@ -59,6 +59,8 @@ class Job(BaseModel):
     """Empty folder that becomes the artifact."""
     checkpoints: Path
     """Folder that survives the process, private to this key."""
+    shared_checkpoints: str | None = None
+    """URL where the checkpoints of this key lie for other machines; None if the store is the local folder alone."""
     progress: Path | None = None
     """JSON file that is replaced atomically as the stage advances."""
     stop: Path | None = None

@@ -58,6 +58,6 @@ def _remove_if_dead(lock: Path) -> None:
 
 
 def _remove(folder: Path, lock: Path) -> None:
-    with suppress(VitopsError):
+    with suppress(VitopsError, OSError):  # a worker that outlived the process may still write there: then later
         durable.remove(folder)
         durable.remove(lock)

@@ -34,6 +34,14 @@ def shared_objects() -> Objects | None:
     return S3Objects(setting.bucket, setting.prefix)
 
 
+def objects_at(url: str) -> Objects:
+    """The objects below a URL that some ``Objects.url`` begins, no request made yet."""
+    from vitops.store.s3 import S3Objects
+
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    return S3Objects(bucket, prefix)
+
+
 def open_store(home: Path) -> Store:
     """The store in ``home``, or the one that ``VITOPS_STORE`` names, with ``home`` as its cache and place to work in.
 

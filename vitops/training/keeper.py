@@ -2,8 +2,8 @@
 
 Laws: rank 0 decides and all ranks follow; the training goes on while a checkpoint is written, but waits for it rather
 than have more work at risk than one interval, so that a kill never costs more than that, and the next start says what
-it did cost. An interval is ``checkpoint_seconds`` or ``checkpoint_steps``, whichever ends first; a checkpoint begins
-when half of it has passed.
+it did cost. What counts is the disk: for an upload to a shared store no step waits. An interval is
+``checkpoint_seconds`` or ``checkpoint_steps``, whichever ends first; a checkpoint begins when half of it has passed.
 A training that went on under another arithmetic says so for ever after: each change stands in every later checkpoint.
 """
 
@@ -22,6 +22,7 @@ from vitops.store.job import Position, Work
 from vitops.training.checkpoint import Checkpoints, Saved
 from vitops.training.environment import described, differences, facts
 from vitops.training.running import Training
+from vitops.training.shared_checkpoints import SharedCheckpoints, opened
 from vitops.training.state import capture, restore
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Keeper:
         report: Callable[..., None],
         stopping: Callable[[], bool],
         allow_environment_change: bool,
+        shared: str | None = None,
     ) -> None:
         self._training, self._identity, self._folder = training, identity, folder
         self._resources, self._report, self._stopping = resources, report, stopping
@@ -62,7 +64,7 @@ class Keeper:
         self.environment_changes: list[dict[str, Any]] = []
         self.work_lost: Work | None = None
         self._environment = facts(resources.device)
-        self._checkpoints = Checkpoints(folder) if training.comm.rank == 0 else None
+        self._checkpoints = _checkpoints(folder, shared) if training.comm.rank == 0 else None
         self._steps = 0
         self._begun = self._durable = self._now()
         self._reported_at = time.monotonic()
@@ -111,8 +113,10 @@ class Keeper:
             )
 
     def close(self) -> None:
-        """End the writing thread; what it was writing is finished first."""
+        """End the writing thread; what it was writing is finished first, and on a shared store what was uploaded."""
         self._writer.shutdown()
+        if self._checkpoints:
+            self._checkpoints.close()
 
     def _decide(self, epoch: int, step: int) -> int:
         if self._training.comm.rank:
@@ -218,3 +222,7 @@ class Keeper:
             loss=training.losses[-1],
             lr=training.rate(epoch, step),
         )
+
+
+def _checkpoints(folder: Path, shared: str | None) -> Checkpoints:
+    return Checkpoints(folder, SharedCheckpoints(opened(shared)) if shared else None)

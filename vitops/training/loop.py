@@ -48,13 +48,14 @@ def fit(
     seed: int,
     comm: Comm,
     checkpoints: Path,
+    shared_checkpoints: str | None = None,
     resources: Resources,
     report: Callable[..., None],
     stopping: Callable[[], bool] = lambda: False,
     key: str = "",
     allow_environment_change: bool = False,
 ) -> FitResult:
-    """Train ``model`` in place, from the newest checkpoint in ``checkpoints`` if there is one.
+    """Train ``model`` in place, from the newest checkpoint in ``checkpoints`` (or at the URL) if there is one.
 
     ``report(**values)`` is called on rank 0 as the training advances; ``stopping()``, asked on rank 0 after each step,
     ends it with a checkpoint; ``key`` (of the stage) is noted in checkpoints. Raises Interrupted on every rank when
@@ -72,6 +73,7 @@ def fit(
             report=report,
             stopping=stopping,
             allow_environment_change=allow_environment_change,
+            shared=shared_checkpoints,
         )
         with closing(keeper):
             resumed = keeper.resume()

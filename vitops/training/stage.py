@@ -55,6 +55,7 @@ def train_rank(job: Job, comm: Comm) -> Outcome:
             seed=seed,
             comm=comm,
             checkpoints=job.checkpoints,
+            shared_checkpoints=job.shared_checkpoints,
             resources=resources,
             report=job.report,
             stopping=job.stopping,

@@ -156,6 +156,7 @@ class _Pruning:
             seed=derive(self.seed, phase),
             comm=self.comm,
             checkpoints=self.job.checkpoints / phase,
+            shared_checkpoints=self.job.shared_checkpoints and f"{self.job.shared_checkpoints}/{phase}",
             resources=self.resources,
             report=lambda **values: self.job.report(phase=phase, **values),
             stopping=self.job.stopping,
