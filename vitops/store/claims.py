@@ -166,7 +166,7 @@ class _Table:
     def finish(self, token: int) -> None:
         self._objects.write(f"{self._prefix}{token:08d}.done", b"")
 
-    def remove(self, token: int) -> None:
+    def give_back(self, token: int) -> None:
         self._objects.remove(f"{self._prefix}{token:08d}")
 
     def clear(self, *, below: int) -> None:
@@ -203,7 +203,7 @@ def _take(table: _Table, ticket: bytes, *, place: str, lease: float, waiting: Ca
             if table.create(token, ticket):
                 if table.latest().token == token:
                     return token, asked
-                table.remove(token)  # so slow that later claims came and cleared the older ones away
+                table.give_back(token)  # so slow that later claims came and cleared the older ones away
             continue
         if told != latest.token:
             told, holder = latest.token, _described(table.read(latest.token))

@@ -6,7 +6,7 @@ import multiprocessing
 
 import pytest
 
-from vitops.errors import UsageError
+from vitops.errors import Interrupted, UsageError
 from vitops.lineage.ledger import START, Ledger
 from vitops.lineage.verify import verify
 
@@ -204,3 +204,31 @@ def test_a_damaged_entry_alone_is_named_not_the_intact_one_after_it(ledger, smal
     fill(ledger, small, 3)
     overwrite(ledger.path(1), ledger.path(1).read_bytes().replace(b"ada", b"eve"))
     assert list(problems(ledger)) == ["00000001.json"]
+
+
+def test_of_two_racing_runs_one_writes_the_receipt(ledger, small):
+    """The other's append comes between this one's look and its own, which then finds the number taken."""
+    ledger.append(small(key=B))
+    begun, rivals = ledger.end(), [Ledger(ledger.folder.parent)]
+
+    def rival_writes():
+        while rivals:
+            assert rivals.pop().append(small(key=A), since=begun) == 1
+
+    assert ledger.append(small(key=A), since=begun, check=rival_writes) == 1
+    assert [receipt.key for receipt in ledger.entries()] == [B, A]
+
+
+def test_what_was_on_record_before_the_work_began_is_recorded_again(ledger, small):
+    """A lost artifact that is made anew has a receipt of its own."""
+    ledger.append(small(key=A))
+    assert ledger.append(small(key=A), since=ledger.end()) == 1
+
+
+def test_who_may_not_write_any_more_writes_nothing(ledger, small):
+    def refuse():
+        raise Interrupted("another run has taken over")
+
+    with pytest.raises(Interrupted):
+        ledger.append(small(key=A), since=0, check=refuse)
+    assert ledger.sequences() == []

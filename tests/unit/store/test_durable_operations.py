@@ -15,6 +15,7 @@ MODULES = [
     "lineage/*.py",
     "training/checkpoint.py",
     "training/keeper.py",
+    "training/shared_checkpoints.py",
     "plan/record.py",
     "plan/execute.py",
 ]
