@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import boto3
+import pytest
 from moto.server import ThreadedMotoServer
 
 from vitops.store.patience import Patience
@@ -49,3 +50,15 @@ class Bucket:
     def close(self):
         """End the server."""
         self._server.stop()
+
+
+@contextmanager
+def running():
+    """A bucket for the block, which this process and its children reach by their environment."""
+    bucket = Bucket()
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in bucket.environment.items():
+            environment.setenv(name, value)
+        bucket.make()
+        yield bucket
+    bucket.close()

@@ -102,6 +102,7 @@ def train(
     stopping=lambda: False,
     stop_after=None,
     allow_environment_change=False,
+    shared=None,
     **resources,
 ):
     """Train the toy net; returns (digest of everything that came out, result, model)."""
@@ -122,6 +123,7 @@ def train(
         seed=7,
         comm=comm,
         checkpoints=folder,
+        shared_checkpoints=shared,
         resources=resources,
         report=lambda **_: None,
         stopping=stopping,

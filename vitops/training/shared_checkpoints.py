@@ -105,11 +105,14 @@ class SharedCheckpoints:
     def stop_if_superseded(self) -> None:
         """Raises Interrupted unless this attempt is the latest."""
         latest = self.latest_attempt()
-        own = self._objects.read(f"{_ATTEMPTS}{self._attempt:06d}")
-        if latest > self._attempt or own != self._ticket:
+        if self._objects.read(f"{_ATTEMPTS}{self._attempt:06d}") != self._ticket:
             raise Interrupted(
-                f"another run has taken over the training at {self._objects.url} (this is attempt {self._attempt}, the "
-                f"latest is {latest}). Its checkpoints go on from here."
+                f"another run has finished or removed the training at {self._objects.url}: this one stops."
+            )
+        if latest > self._attempt:
+            raise Interrupted(
+                f"another run has taken over the training at {self._objects.url} (attempt {latest}; this is "
+                f"{self._attempt}). Its checkpoints go on from here."
             )
 
     def _clear(self) -> None:

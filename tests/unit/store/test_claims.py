@@ -11,7 +11,7 @@ import time
 import uuid
 
 import pytest
-from bucket import HASTY, NAME, Bucket
+from bucket import HASTY, NAME, running
 
 from vitops.errors import Interrupted
 from vitops.store import claims
@@ -48,13 +48,8 @@ with claimed(objects, "{KEY}", waiting=lambda: None, lost=lost.set, **options) a
 
 @pytest.fixture(scope="module")
 def bucket():
-    with pytest.MonkeyPatch.context() as environment:
-        bucket = Bucket()
-        for name, value in bucket.environment.items():
-            environment.setenv(name, value)
-        bucket.make()
+    with running() as bucket:
         yield bucket
-        bucket.close()
 
 
 @pytest.fixture
