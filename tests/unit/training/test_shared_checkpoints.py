@@ -13,6 +13,7 @@ from synthetic_split import write_split
 from toy_training import train
 
 from vitops.errors import Interrupted
+from vitops.plan.code import code_digest
 from vitops.store.job import Position
 from vitops.store.s3 import S3Objects
 from vitops.training.checkpoint import Checkpoints, Saved
@@ -210,3 +211,9 @@ def test_a_server_that_is_away_costs_a_warning_and_the_next_checkpoint_is_upload
     running.close()
     assert complete(objects) == [2]
     assert "e000000-s000001-a000001 was not uploaded" in caplog.text
+
+
+def test_which_server_holds_the_checkpoints_is_in_no_stage_key():
+    reached = code_digest(("vitops.training.stage:train",)).definitions
+    assert any(name.startswith("vitops.training.shared_checkpoints.") for name in reached)
+    assert not [name for name in reached if name.startswith(("vitops.store.s3", "vitops.store.shared"))]
