@@ -17,7 +17,7 @@ from vitops.lineage.shared_ledger import open_ledger
 from vitops.store.shared import open_store
 from vitops.training.shared_checkpoints import SharedCheckpoints, opened
 
-LEASE = 4.0
+LEASE = 8.0
 RUN = f"""
 import json, sys, time
 from pathlib import Path

@@ -20,7 +20,7 @@ from vitops.store.process import Process
 from vitops.store.s3 import S3Objects
 
 KEY = "a" * 64
-LEASE = 1.5
+LEASE = 3.0
 HOLDER = f"""
 import sys, threading, time
 sys.path[:0] = {sys.path!r}
