@@ -24,6 +24,7 @@ from vitops.errors import UsageError, VerificationError, VitopsError
 from vitops.store import durable, manifest
 from vitops.store.canonical import sha256_file
 from vitops.store.manifest import FileEntry
+from vitops.store.objects import Objects
 from vitops.store.prefixes import resolve
 from vitops.store.refs import Ref
 from vitops.store.scratch import Scratch
@@ -37,8 +38,9 @@ DIGESTS = "sha256"
 class Store:
     """A store in the folder ``home``, created if missing. ``memo`` holds the stat records of its cache."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home.absolute()
+    def __init__(self, home: Path, shared: Objects | None = None) -> None:
+        """``shared``: the bucket that many homes share; this home is then its cache and a place to work in."""
+        self.home, self.shared = home.absolute(), shared
         self.blobs, self.manifests = self.home / "objects/blobs", self.home / "objects/manifests"
         self.runs, self.cache = self.home / "runs", self.home / "cache"
         for folder in FOLDERS:

@@ -100,9 +100,22 @@ def copy(
 
     The target is created or replaced only if that equals ``expected``. ``sync``: as in ``write_bytes``.
     """
+    return pour(_pieces(source), target, expected=expected, aside=aside, mode=mode, sync=sync)
+
+
+def pour(
+    pieces: Iterable[bytes],
+    target: Path,
+    *,
+    expected: str,
+    aside: Path | None = None,
+    mode: int | None = None,
+    sync: bool = True,
+) -> str:
+    """Like ``copy`` for bytes that come from elsewhere; what their iterator raises passes through."""
     hasher = hashlib.sha256()
     with actionable(target), _aside(target, aside) as unfinished:
-        _fill(unfinished, _hashed(source, hasher.update), mode=mode, sync=sync)
+        _fill(unfinished, _hashed(pieces, hasher.update), mode=mode, sync=sync)
         if hasher.hexdigest() == expected:
             _rename(unfinished, target)
             if sync:
@@ -225,11 +238,16 @@ def _fill(path: Path, chunks: Iterable[bytes], *, mode: int | None, sync: bool) 
         os.close(descriptor)
 
 
-def _hashed(source: Path, update: Callable[[bytes], None]) -> Iterator[bytes]:
+def _pieces(source: Path) -> Iterator[bytes]:
     with source.open("rb") as stream:
         while chunk := stream.read(CHUNK):
-            update(chunk)
             yield chunk
+
+
+def _hashed(pieces: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        update(piece)
+        yield piece
 
 
 def _remove_tree(path: Path) -> None:
