@@ -9,8 +9,9 @@ from vitops.cli.artifact import latest
 from vitops.cli.console import emit
 from vitops.cli.options import AsJson
 from vitops.config.load import find_root, store_home
-from vitops.lineage.ledger import Ledger
+from vitops.lineage.shared_ledger import open_ledger
 from vitops.lineage.trace import Node, trace
+from vitops.store.shared import shared_objects
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +24,7 @@ def lineage(
     as_json: AsJson = False,
 ) -> None:
     """Print the tree of receipts from an artifact back to the source digest of the dataset."""
-    ledger = Ledger(store_home(find_root(Path.cwd())))
+    ledger = open_ledger(store_home(find_root(Path.cwd())), shared_objects())
     digest = latest(ledger, artifact).digest if "/" in artifact else ledger.find(artifact)
     tree = trace(ledger, digest)
     document = {"artifact": digest, "sources": tree.sources(), "receipts": tree.to_json()}

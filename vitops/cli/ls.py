@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from vitops.cli.console import emit
 from vitops.cli.options import AsJson, File
 from vitops.config.load import Loaded, find_root, load, store_home
-from vitops.lineage.ledger import Ledger
+from vitops.lineage.shared_ledger import open_ledger
 from vitops.packaging.text import printable
+from vitops.store.shared import shared_objects
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,7 @@ def ls(file: File = None, as_json: AsJson = False) -> None:
 def artifacts(home: Path) -> list[JSON]:
     """Every artifact with an intact receipt, once, in the order of its latest one."""
     found: dict[str, JSON] = {}
-    for receipt in Ledger(home).entries():
+    for receipt in open_ledger(home, shared_objects()).entries():
         found.pop(receipt.digest, None)
         found[receipt.digest] = {
             "digest": receipt.digest,

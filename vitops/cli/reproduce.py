@@ -16,6 +16,7 @@ from vitops.cli.tables import stage_table
 from vitops.config.load import find_root, store_home
 from vitops.errors import VerificationError
 from vitops.lineage.ledger import Ledger
+from vitops.lineage.shared_ledger import open_ledger
 from vitops.packaging.text import printable
 from vitops.plan import recorded
 from vitops.plan.recorded import Recorded
@@ -23,6 +24,7 @@ from vitops.plan.reproduce import Row, obstacles, remarks, scratch, unexecuted
 from vitops.plan.reproduce import reproduce as execute_again
 from vitops.store import manifest
 from vitops.store.artifacts import Store
+from vitops.store.shared import open_store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +49,8 @@ def reproduce(
     """
     root = find_root(Path.cwd())
     home = store_home(root)
-    store, ledger = Store(home), Ledger(home)
+    store = open_store(home)
+    ledger = open_ledger(home, store.shared)
     old = _on_record(store, ledger, name)
     found = obstacles(root, store, old)
     rows = unexecuted(old, found) if found else _again(root, store, old)

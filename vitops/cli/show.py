@@ -10,12 +10,13 @@ from vitops.cli.console import emit
 from vitops.cli.options import AsJson
 from vitops.config.load import find_root, store_home
 from vitops.lineage.data_folders import PATTERNS
-from vitops.lineage.ledger import Ledger
 from vitops.lineage.receipts import DATA_KINDS
+from vitops.lineage.shared_ledger import open_ledger
 from vitops.packaging.text import printable
 from vitops.store import manifest
 from vitops.store.artifacts import Store
 from vitops.store.prefixes import resolve
+from vitops.store.shared import open_store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +41,8 @@ def describe(home: Path, root: Path, artifact: str) -> JSON:
 
     Raises UsageError for an unknown artifact, VerificationError for an altered one.
     """
-    store, ledger = Store(home), Ledger(home)
+    store = open_store(home)
+    ledger = open_ledger(home, store.shared)
     receipt = latest(ledger, artifact) if "/" in artifact else None
     known = {entry.digest for entry in ledger.entries()} | set(store.digests())
     digest = receipt.digest if receipt else resolve(artifact, known, what="artifact")

@@ -7,7 +7,7 @@ from vitops.cli.console import emit
 from vitops.cli.options import AsJson
 from vitops.config.load import find_root, store_home
 from vitops.errors import UsageError, VerificationError
-from vitops.lineage.verify import Problem
+from vitops.lineage.problem import Problem
 from vitops.lineage.verify import verify as run
 from vitops.packaging.text import printable
 

@@ -1,4 +1,4 @@
-"""Where a store is shared: ``VITOPS_STORE=s3://bucket/prefix``, beside ``VITOPS_HOME``.
+"""Where a store is shared: ``VITOPS_STORE=s3://bucket/prefix``, beside ``VITOPS_HOME``, which is then its cache.
 
 Endpoint, region and credentials are boto3's own settings (AWS_ENDPOINT_URL, AWS_PROFILE and so on).
 """
@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from vitops.errors import UsageError
 
 _URL = re.compile(r"s3://(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]{1,62})(?:/(?P<prefix>[A-Za-z0-9._=/-]*))?")
+
+
+GIB = 1 << 30
+DEFAULT_CACHE_GIB = "20"
 
 
 @dataclass(frozen=True)
@@ -33,3 +37,18 @@ def shared_store() -> SharedStore | None:
             "credentials and endpoint go into AWS_PROFILE, AWS_ENDPOINT_URL and so on"
         )
     return SharedStore(found["bucket"], prefix)
+
+
+def cache_limit() -> int:
+    """Bytes of a shared store that a home may keep: ``VITOPS_CACHE_GIB``, a number, 20 by default.
+
+    Raises UsageError.
+    """
+    chosen = os.environ.get("VITOPS_CACHE_GIB") or DEFAULT_CACHE_GIB
+    try:
+        limit = float(chosen) * GIB
+        if 0 <= limit < float("inf"):
+            return int(limit)
+    except ValueError:
+        pass
+    raise UsageError(f"VITOPS_CACHE_GIB is {chosen!r}: it must be a number of GiB, 0 or more, e.g. {DEFAULT_CACHE_GIB}")

@@ -3,7 +3,8 @@
 Laws: an entry is created once and never replaced (creating is the compare-and-swap: who comes second takes the next
 number); ``previous`` is the SHA-256 of the previous entry's file, 64 zeros for the first; ``digest`` is that of the
 entry's other fields, so a damaged entry is known by itself. A damaged entry is never believed: here it is as if it were
-not there, and ``verify`` names it. The index in ``cache/`` only points; what it points to is read and checked.
+not there, and ``verify`` names it. The index in ``cache/`` only points; what it points to is read and checked. Of a
+shared store's ledger (``vitops.lineage.shared_ledger``) the files are in its bucket; the laws are the same.
 """
 
 import hashlib
@@ -47,21 +48,25 @@ class Ledger:
     def append(self, statement: JSON) -> int:
         """Write the statement as the next entry and return its number.
 
-        Raises ValueError when it is no receipt, VitopsError when the disk does not take it.
+        Raises ValueError when it is no receipt, VitopsError when the disk or the bucket does not take it.
         """
         durable.make_folder(self.folder)
         aside = Scratch(durable.make_folder(self._tmp))
         while True:
             sequence = self._next()
             receipt(sequence, statement)
-            previous = _sha256(self.path(sequence - 1).read_bytes()) if sequence else START
+            previous = sha256(self._bytes(sequence - 1)) if sequence else START
             data = _render(sequence, previous, statement)
-            if durable.create_only(self.path(sequence), data, aside=aside.folder()):
+            if self._create(sequence, data, aside=aside):
                 return sequence
 
     def path(self, sequence: int) -> Path:
         """The file of that number."""
         return self.folder / f"{sequence:08d}.json"
+
+    def place(self, sequence: int) -> Path | str:
+        """Where the entry of that number is, for messages."""
+        return self.path(sequence)
 
     def sequences(self) -> list[int]:
         """The numbers that have a file, sorted."""
@@ -69,6 +74,11 @@ class Ledger:
             return []
         names = [path.stem for path in self.folder.iterdir() if path.suffix == ".json"]
         return sorted(int(name) for name in names if name.isdecimal() and len(name) == 8)
+
+    def strays(self) -> Iterator[Path | str]:
+        """What lies among the entries and is none."""
+        known = {self.path(sequence) for sequence in self.sequences()}
+        return (path for path in sorted(self.folder.rglob("*")) if not path.is_dir() and path not in known)
 
     def entries(self) -> Iterator[Receipt]:
         """Every intact receipt, oldest first."""
@@ -90,19 +100,26 @@ class Ledger:
 
     def read(self, sequence: int) -> Entry:
         """One entry. Raises ValueError saying how it is damaged, OSError when it cannot be read."""
-        data = self.path(sequence).read_bytes()
-        fields = json.loads(data)
-        if not isinstance(fields, dict) or fields.get("sequence") != sequence:
-            raise ValueError("it does not carry its own number")
-        if _render(sequence, fields.get("previous"), fields.get("statement")) != data:
-            raise ValueError("its bytes are not those that its digest was taken of")
-        return Entry(sequence, fields["previous"], receipt(sequence, fields["statement"]), _sha256(data))
+        return self.read_original(sequence)
+
+    def read_original(self, sequence: int) -> Entry:
+        """Like ``read``, from where it was written, although there may be copies: for checks."""
+        return entry(sequence, self._bytes(sequence))
+
+    def _bytes(self, sequence: int) -> bytes:
+        return self.path(sequence).read_bytes()
+
+    def _create(self, sequence: int, data: bytes, *, aside: Scratch) -> bool:
+        return durable.create_only(self.path(sequence), data, aside=aside.folder())
 
     def _receipt(self, sequence: int) -> Receipt | None:
         try:
             return self.read(sequence).receipt
         except (ValueError, OSError, RecursionError):
             return None
+
+    def _receipts(self, sequences: list[int]) -> Iterator[Receipt | None]:
+        return map(self._receipt, sequences)
 
     def _next(self) -> int:
         return max(self.sequences(), default=-1) + 1
@@ -120,9 +137,13 @@ class Ledger:
         with self._guard:
             if self._index is None:
                 self._index = self._load()
-            elif self.path(self._index["next"]).exists():
+            elif self._grown(self._index["next"]):
                 self._extend(self._index, self.sequences())
             return self._index
+
+    def _grown(self, number: int) -> bool:
+        """Whether there is an entry of this number, the next one."""
+        return self.path(number).exists()
 
     def _load(self) -> JSON:
         """The saved index if it belongs to this ledger, brought up to date; a new one otherwise."""
@@ -136,8 +157,8 @@ class Ledger:
         """Index what is new, and what was damaged at the last try and may have been restored."""
         damaged = []
         new = [*index["damaged"], *(number for number in sequences if number >= index["next"])]
-        for sequence in new:
-            if (found := self._receipt(sequence)) is None:
+        for sequence, found in zip(new, self._receipts(new), strict=True):
+            if found is None:
                 damaged.append(sequence)
             else:
                 _point(index, sequence, found)
@@ -149,9 +170,19 @@ class Ledger:
 
     def _head(self, sequence: int) -> str | None:
         try:
-            return _sha256(self.path(sequence).read_bytes()) if sequence >= 0 else None
+            return sha256(self.path(sequence).read_bytes()) if sequence >= 0 else None
         except OSError:
             return None
+
+
+def entry(sequence: int, data: bytes) -> Entry:
+    """The entry whose file holds these bytes. Raises ValueError saying how it is damaged."""
+    fields = json.loads(data)
+    if not isinstance(fields, dict) or fields.get("sequence") != sequence:
+        raise ValueError("it does not carry its own number")
+    if _render(sequence, fields.get("previous"), fields.get("statement")) != data:
+        raise ValueError("its bytes are not those that its digest was taken of")
+    return Entry(sequence, fields["previous"], receipt(sequence, fields["statement"]), sha256(data))
 
 
 def _point(index: JSON, sequence: int, found: Receipt) -> None:
@@ -165,5 +196,6 @@ def _render(sequence: int, previous: Any, statement: Any) -> bytes:
     return canonical.dumps({**fields, "digest": canonical.digest(fields)})
 
 
-def _sha256(data: bytes) -> str:
+def sha256(data: bytes) -> str:
+    """SHA-256 of an entry's file, 64 hex digits."""
     return hashlib.sha256(data).hexdigest()

@@ -7,27 +7,18 @@ for a killed publish leaves some.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from vitops.errors import VitopsError
-from vitops.lineage import data_folders
+from vitops.lineage import data_folders, verify_shared
 from vitops.lineage.ledger import START, Ledger
+from vitops.lineage.problem import FROM_BACKUP, RUN_AGAIN, Problem, stray
 from vitops.lineage.receipts import DATA_KINDS, Receipt
+from vitops.lineage.shared_ledger import open_ledger
 from vitops.store import manifest
 from vitops.store.artifacts import Store
 from vitops.store.canonical import sha256_file
-
-RUN_AGAIN = "Run the pipeline that made it again."
-FROM_BACKUP = "Restore the file from a backup."
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is not as it was published: which file, and a sentence."""
-
-    path: Path
-    sentence: str
+from vitops.store.shared import SharedStore, open_store
 
 
 def verify(home: Path, root: Path | None) -> list[Problem]:
@@ -37,11 +28,15 @@ def verify(home: Path, root: Path | None) -> list[Problem]:
 
 def problems(home: Path, root: Path | None) -> Iterator[Problem]:
     """The problems as they are found."""
-    store, ledger = Store(home), Ledger(home)
+    store = open_store(home)
+    ledger = open_ledger(home, store.shared)
     latest: dict[str, Receipt] = {}
-    yield from _strays(store)
-    yield from _blobs(store)
-    yield from _manifests(store)
+    if isinstance(store, SharedStore):
+        yield from verify_shared.problems(store)
+    else:
+        yield from _strays(store)
+        yield from _blobs(store)
+        yield from _manifests(store)
     yield from _ledger(ledger, latest)
     yield from _receipts(store, latest)
     yield from _checkpoints(store)
@@ -52,13 +47,13 @@ def problems(home: Path, root: Path | None) -> Iterator[Problem]:
 def _strays(store: Store) -> Iterator[Problem]:
     for path in sorted((store.home / "objects").iterdir()):
         if path.name not in ("blobs", "manifests"):
-            yield _stray(path)
+            yield stray(path)
 
 
 def _blobs(store: Store) -> Iterator[Problem]:
     for path in _walk(store.blobs):
         if path != store.blob(path.name) or not manifest.HEX64.fullmatch(path.name) or path.is_symlink():
-            yield _stray(path)
+            yield stray(path)
         elif (found := sha256_file(path)) != path.name:
             store.distrust(path.name)
             yield Problem(path, f"altered: SHA-256 is {found}. {_users(store, path.name)}")
@@ -76,7 +71,7 @@ def _users(store: Store, name: str) -> str:
 def _manifests(store: Store) -> Iterator[Problem]:
     for path in _walk(store.manifests):
         if path.suffix != ".json" or not manifest.HEX64.fullmatch(path.stem) or path.parent != store.manifests:
-            yield _stray(path)
+            yield stray(path)
             continue
         try:
             entries = store.manifest(path.stem)
@@ -94,36 +89,36 @@ def _ledger(ledger: Ledger, latest: dict[str, Receipt]) -> Iterator[Problem]:
     previous: str | None = START
     expected = 0
     for sequence in ledger.sequences():
-        path = ledger.path(sequence)
+        place = ledger.place(sequence)
         if sequence > expected:
-            gap = f"missing, {sequence - expected} in all: the ledger goes on with {path.name}. {FROM_BACKUP}"
-            yield Problem(ledger.path(expected), gap)
+            gap = f"missing, {sequence - expected} in all: the ledger goes on with {ledger.path(sequence).name}."
+            yield Problem(ledger.place(expected), f"{gap} {FROM_BACKUP}")
             previous = None
         expected = sequence + 1
         try:
-            entry = ledger.read(sequence)
+            entry = ledger.read_original(sequence)
         except (ValueError, OSError, RecursionError) as error:
-            yield Problem(path, f"altered: {error}. {FROM_BACKUP}")
+            yield Problem(place, f"altered: {error}. {FROM_BACKUP}")
             previous = None
             continue
         if previous is not None and entry.previous != previous:
             sentence = f"it follows an entry with SHA-256 {entry.previous}, but the one before has {previous}."
-            yield Problem(path, f"{sentence} {FROM_BACKUP}")
+            yield Problem(place, f"{sentence} {FROM_BACKUP}")
         previous = entry.sha256
         if entry.receipt.key is not None:
             latest[entry.receipt.key] = entry.receipt
-    known = {ledger.path(sequence) for sequence in ledger.sequences()}
-    yield from (_stray(path) for path in _walk(ledger.folder) if path not in known)
+    yield from map(stray, ledger.strays())
 
 
 def _receipts(store: Store, latest: dict[str, Receipt]) -> Iterator[Problem]:
     """The artifact of every key's newest receipt must be here; older ones were replaced by it."""
+    made = set(store.digests())
     for receipt in latest.values():
         if receipt.kind in DATA_KINDS:
             continue
-        path = store.manifests / f"{receipt.digest}.json"
+        path = store.place(receipt.digest)
         claim = f"receipt {receipt.sequence} (stage {receipt.stage} of {receipt.pipeline})"
-        if not path.is_file():
+        if receipt.digest not in made:
             yield Problem(path, f"missing: {claim} is about this artifact. {RUN_AGAIN}")
         elif (entries := _entries(store, receipt.digest)) and {e.path: e.sha256 for e in entries} != receipt.files:
             yield Problem(path, f"its files are not those that {claim} lists.")
@@ -142,10 +137,6 @@ def _entries(store: Store, digest: str) -> list[manifest.FileEntry]:
         return store.manifest(digest)
     except VitopsError:
         return []
-
-
-def _stray(path: Path) -> Problem:
-    return Problem(path, "nothing of the store has this name. Move it away.")
 
 
 def _walk(folder: Path) -> Iterator[Path]:

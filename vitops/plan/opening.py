@@ -7,6 +7,7 @@ from vitops.config.load import load, store_home
 from vitops.config.pipelines import Project, Resources
 from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
+from vitops.lineage.shared_ledger import open_ledger
 from vitops.plan import recorded
 from vitops.plan.code import code_digest, vitops_package
 from vitops.plan.execute import Place
@@ -15,6 +16,7 @@ from vitops.plan.record import RunRecord, new_run_id
 from vitops.plan.request import RunRequest
 from vitops.plan.stages import Stage
 from vitops.store.artifacts import Store
+from vitops.store.shared import open_store
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,14 @@ def open_project(request: RunRequest) -> Opened:
     )
     project = loaded.only(request.pipeline)
     home = request.home or store_home(root)
-    return Opened(request=request, root=root, project=project, store=_store(home), ledger=Ledger(home))
+    store = _store(home)
+    ledger = open_ledger(home, store.shared)
+    return Opened(request=request, root=root, project=project, store=store, ledger=ledger)
 
 
 def _store(home: Path) -> Store:
     try:
-        return Store(home)
+        return open_store(home)
     except OSError as error:
         raise UsageError(
             f"{home}: cannot hold the store ({error.strerror}). Set VITOPS_HOME to a folder that can be written."

@@ -10,6 +10,8 @@ next.
     objects/manifests/<digest>.json the files of an artifact
     ledger/ checkpoints/ runs/      receipts, one folder per key, one folder per run
     cache/ tmp/                     may be deleted whenever no vitops process runs
+
+``SharedStore`` (vitops.store.shared) is a store whose artifacts lie in a bucket; the laws are the same.
 """
 
 import hashlib
@@ -30,7 +32,8 @@ from vitops.store.refs import Ref
 from vitops.store.scratch import Scratch
 from vitops.store.stat_memo import StatMemo
 
-FOLDERS = ("objects/blobs", "objects/manifests", "ledger", "checkpoints", "runs", "cache/artifacts", "tmp/locks")
+OBJECTS = "objects"
+FOLDERS = ("ledger", "checkpoints", "runs", "cache/artifacts", "tmp/locks")
 LOCK_NAME = re.compile(r"[A-Za-z0-9@._-]{1,200}")
 DIGESTS = "sha256"
 
@@ -38,13 +41,16 @@ DIGESTS = "sha256"
 class Store:
     """A store in the folder ``home``, created if missing. ``memo`` holds the stat records of its cache."""
 
-    def __init__(self, home: Path, shared: Objects | None = None) -> None:
-        """``shared``: the bucket that many homes share; this home is then its cache and a place to work in."""
-        self.home, self.shared = home.absolute(), shared
-        self.blobs, self.manifests = self.home / "objects/blobs", self.home / "objects/manifests"
+    shared: Objects | None = None
+    """The bucket of a store that many homes share."""
+
+    def __init__(self, home: Path, *, objects: str = OBJECTS) -> None:
+        """``objects``: the folder in ``home`` for blobs and manifests."""
+        self.home = home.absolute()
+        self.blobs, self.manifests = self.home / objects / "blobs", self.home / objects / "manifests"
         self.runs, self.cache = self.home / "runs", self.home / "cache"
-        for folder in FOLDERS:
-            durable.make_folder(self.home / folder)
+        for folder in (self.blobs, self.manifests, *(self.home / name for name in FOLDERS)):
+            durable.make_folder(folder)
         self.memo = StatMemo(self.cache / "stat")
         self._scratch = Scratch(self.home / "tmp")
         self._numbers = itertools.count()
@@ -86,14 +92,9 @@ class Store:
         """The artifact's files. Raises UsageError if there is no such artifact, VerificationError if it is altered."""
         path = self._manifest_path(digest)
         try:
-            entries = manifest.parse(path.read_bytes())
+            return checked(digest, path.read_bytes(), path)
         except FileNotFoundError as error:
             raise UsageError(f"no artifact {digest} in {self.home}. `vitops ls` lists those that are there.") from error
-        except ValueError as error:
-            raise _altered(digest, path, expected=digest, found=f"no manifest ({error})") from error
-        if (found := manifest.digest(entries)) != digest:
-            raise _altered(digest, path, expected=digest, found=found)
-        return entries
 
     def read(self, digest: str, path: str) -> bytes | None:
         """One file of the artifact, hashed; None if it has no such file.
@@ -107,7 +108,7 @@ class Store:
                 found = hashlib.sha256(data).hexdigest()
                 if found != entry.sha256:
                     self.distrust(entry.sha256)
-                    raise _altered(digest, blob, expected=entry.sha256, found=found, name=path)
+                    raise altered(digest, blob, expected=entry.sha256, found=found, name=path)
                 return data
         return None
 
@@ -131,6 +132,10 @@ class Store:
         """Where the blob of that name lies, whether it is there or not. For checks; readers use ``materialize``."""
         return self.blobs / sha256[:2] / sha256
 
+    def place(self, digest: str) -> Path | str:
+        """Where the artifact's manifest is, or would be, for messages."""
+        return self._manifest_path(digest)
+
     def distrust(self, sha256: str) -> None:
         """Hash this blob again before it counts as present: somebody found it altered behind its stat record."""
         self.memo.forget(DIGESTS, self.blob(sha256))
@@ -139,11 +144,11 @@ class Store:
     def discard(self, digest: str) -> None:
         """Remove the artifact, its copy, and the blobs that no other artifact names. Its receipts stay."""
         entries = self._entries_or_none(digest) or []
-        durable.remove(self._manifest_path(digest))
+        self._drop_manifest(digest)
         durable.remove(self.cache / "artifacts" / digest)
         used = {entry.sha256 for other in self.digests() for entry in self._entries_or_none(other) or []}
         for name in {entry.sha256 for entry in entries} - used:
-            durable.remove(self.blob(name))
+            self._drop_blob(name)
 
     def checkpoints(self, key: str) -> Path:
         """The folder for the checkpoints of one stage key, created if missing."""
@@ -202,6 +207,12 @@ class Store:
         if not durable.create_only(path, data, aside=aside) and path.read_bytes() != data:
             durable.write_bytes(path, data, aside=aside)
 
+    def _drop_manifest(self, digest: str) -> None:
+        durable.remove(self._manifest_path(digest))
+
+    def _drop_blob(self, sha256: str) -> None:
+        durable.remove(self.blob(sha256))
+
     def _intact(self, entry: FileEntry) -> bool:
         path = self.blob(entry.sha256)
         if not path.is_file():
@@ -227,14 +238,26 @@ class Store:
         try:
             found = durable.copy(blob, path, expected=entry.sha256, aside=self._scratch.folder(), sync=False)
         except FileNotFoundError as error:
-            raise _altered(digest, blob, expected=entry.sha256, found="no file", name=entry.path) from error
+            raise altered(digest, blob, expected=entry.sha256, found="no file", name=entry.path) from error
         if found != entry.sha256:
             self.distrust(entry.sha256)
-            raise _altered(digest, blob, expected=entry.sha256, found=found, name=entry.path)
+            raise altered(digest, blob, expected=entry.sha256, found=found, name=entry.path)
 
 
-def _altered(digest: str, path: Path, *, expected: str, found: str, name: str = "manifest") -> VerificationError:
+def checked(digest: str, data: bytes, place: Path | str) -> list[FileEntry]:
+    """The entries of a manifest's bytes. Raises VerificationError naming ``place`` unless the digest is theirs."""
+    try:
+        entries = manifest.parse(data)
+    except ValueError as error:
+        raise altered(digest, place, expected=digest, found=f"no manifest ({error})") from error
+    if (found := manifest.digest(entries)) != digest:
+        raise altered(digest, place, expected=digest, found=found)
+    return entries
+
+
+def altered(digest: str, place: Path | str, *, expected: str, found: str, name: str = "manifest") -> VerificationError:
+    """The error for a file of an artifact, or its manifest, whose bytes are others than those published."""
     return VerificationError(
-        f"artifact {digest}: {name} ({path}) is not what was published: expected SHA-256 {expected}, found {found}. "
+        f"artifact {digest}: {name} ({place}) is not what was published: expected SHA-256 {expected}, found {found}. "
         "Run the pipeline that made it again: the stage is executed and the file written anew."
     )

@@ -182,17 +182,18 @@ def locked(path: Path) -> Iterator[None]:
         release(descriptor)
 
 
-def acquire(path: Path, *, wait: bool) -> int | None:
+def acquire(path: Path, *, wait: bool, shared: bool = False) -> int | None:
     """Descriptor that holds the lock of the file, created if missing; None when it is held elsewhere and not ``wait``.
 
-    A lock file that was deleted while we waited is no lock any more: another is then taken.
+    Several may hold it ``shared``, or one alone. A lock file that was deleted while we waited is no lock any more:
+    another is then taken.
     """
     while True:
         with actionable(path):
             descriptor = _open_lock(path)
         try:
             with actionable(path):
-                _flock(descriptor, wait=wait)
+                _flock(descriptor, wait=wait, shared=shared)
         except BlockingIOError:
             os.close(descriptor)
             return None
@@ -274,6 +275,12 @@ def _sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def mark_used(path: Path) -> None:
+    """Set the file's or folder's modification time to now; of caches, whose bytes carry their own digest."""
+    with actionable(path):
+        _touch(path)
+
+
 # The primitives: every change of the disk is one of these calls.
 
 
@@ -311,9 +318,13 @@ def _rmdir(path: Path) -> None:
     path.rmdir()
 
 
+def _touch(path: Path) -> None:
+    os.utime(path)
+
+
 def _open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
-def _flock(descriptor: int, *, wait: bool) -> None:
-    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+def _flock(descriptor: int, *, wait: bool, shared: bool) -> None:
+    fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))

@@ -17,6 +17,10 @@ class Objects(Protocol):
     def url(self) -> str:
         """Where the objects are, e.g. ``s3://bucket/prefix``."""
 
+    @property
+    def identity(self) -> str:
+        """What tells this place from every other, the server included. Raises VitopsError."""
+
     def read(self, name: str) -> bytes | None:
         """The object's bytes as the server gave them, for small objects that check themselves; None if it is not there.
 

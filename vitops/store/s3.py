@@ -48,6 +48,11 @@ class S3Objects:
         """``s3://bucket/prefix``."""
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
+    @property
+    def identity(self) -> str:
+        """The server's address and the URL."""
+        return self._call("", lambda s3: f"{s3.meta.endpoint_url} {self.url}")
+
     def read(self, name: str) -> bytes | None:
         """See ``Objects``."""
         return self._got(name, b"".join)
