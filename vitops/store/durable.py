@@ -278,7 +278,7 @@ def _sync_file(path: Path) -> None:
 def mark_used(path: Path) -> None:
     """Set the file's or folder's modification time to now; of caches, whose bytes carry their own digest."""
     with actionable(path):
-        _touch(path)
+        os.utime(path)
 
 
 # The primitives: every change of the disk is one of these calls.
@@ -316,10 +316,6 @@ def _mkdir(path: Path) -> None:
 
 def _rmdir(path: Path) -> None:
     path.rmdir()
-
-
-def _touch(path: Path) -> None:
-    os.utime(path)
 
 
 def _open_lock(path: Path) -> int:

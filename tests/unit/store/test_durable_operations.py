@@ -23,18 +23,21 @@ CHANGING = {
     *("fsync", "fdatasync", "remove", "removedirs", "makedirs", "link", "symlink", "truncate", "ftruncate", "flock"),
     *("rmtree", "copyfile", "copy2", "copytree", "move", "mkstemp", "mkdtemp", "TemporaryDirectory", "lockf"),
 }
+SERVERS = {"shared", "_shared", "_objects", "_bucket"}
+"""Attributes that hold objects on a server, not files."""
 ALLOWED = {("canonical.py", "write_json", "write_bytes")}
 """It fills a stage's working folder, of which nothing is kept before ``publish`` has copied it."""
 
 
 def calls(path):
-    """(function, name) of every call of an attribute in the module, but those through ``durable``."""
+    """(function, name) of every call of an attribute in the module, but those through ``durable`` and to a server."""
     for function in ast.walk(ast.parse(path.read_text())):
         if isinstance(function, ast.FunctionDef):
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                     owner = node.func.value
-                    if not (isinstance(owner, ast.Name) and owner.id in ("durable", "manifest")):
+                    local = isinstance(owner, ast.Name) and owner.id in ("durable", "manifest")
+                    if not local and not (isinstance(owner, ast.Attribute) and owner.attr in SERVERS):
                         yield function.name, node.func.attr
 
 
