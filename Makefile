@@ -3,13 +3,16 @@ BIN := .venv/bin
 # Threads of native libraries would fight for the cores with the workers; stages set their own count.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test check bench faults clean
+.PHONY: run test test-s3 check bench faults clean
 
 run: .venv/run        ## run the quickstart: digits, long-tailed, to an audited int8 package
 	$(BIN)/vitops run quickstart
 
 test: .venv/dev       ## run every test
 	$(BIN)/pytest
+
+test-s3: .venv/dev    ## the S3 tests against a real server, Ceph's radosgw (Debian packages; infra/radosgw.sh names them)
+	infra/radosgw.sh sh -c '$(BIN)/pytest tests/integration/s3 --s3-endpoint "$$S3_ENDPOINT"'
 
 check: .venv/dev      ## format, lint, types, layers
 	$(BIN)/ruff format --check .

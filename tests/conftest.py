@@ -18,6 +18,10 @@ def pytest_addoption(parser):
         default=str(GOLDEN),
         help="folder with <method>/*.npz golden vectors (default: tests/golden/data)",
     )
+    parser.addoption(
+        "--s3-endpoint",
+        help="an S3 server with the access key 'test' and secret key 'testsecret' (default: moto's, started here)",
+    )
 
 
 @dataclass(frozen=True)
