@@ -186,7 +186,8 @@ class Proxy:
             connection.request(client.command, client.path, body=body, headers=headers)
             answer = connection.getresponse()
             kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in DROPPED]
-            return Answer(answer.status, kept, answer.read())
+            size = answer.getheader("Content-Length") if client.command == "HEAD" else None
+            return Answer(answer.status, kept, answer.read(), announced=None if size is None else int(size))
         finally:
             connection.close()
 
