@@ -8,7 +8,7 @@ import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -147,12 +147,16 @@ class Proxy:
         def forward(*, spoiled: bool = False) -> Answer:
             return self._forward(client, body[:-1] + bytes([body[-1] ^ 1]) if spoiled else body)
 
-        answer = forward() if rule is None else rule.strike(forward)
+        try:
+            answer = forward() if rule is None else rule.strike(forward)
+        except ConnectionError:  # the server ended before a slow answer was due
+            answer = None
         if answer is None:
             client.close_connection = True
             client.connection.close()
             return
-        self._reply(client, answer)
+        with suppress(ConnectionError):  # who was told late has gone
+            self._reply(client, answer)
 
     def _rule(self, method: str, path: str) -> Rule | None:
         with self._guard:
@@ -182,7 +186,8 @@ class Proxy:
             connection.request(client.command, client.path, body=body, headers=headers)
             answer = connection.getresponse()
             kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in DROPPED]
-            return Answer(answer.status, kept, answer.read())
+            size = answer.getheader("Content-Length") if client.command == "HEAD" else None
+            return Answer(answer.status, kept, answer.read(), announced=None if size is None else int(size))
         finally:
             connection.close()
 

@@ -15,12 +15,7 @@ from vitops.store.s3 import S3Objects
 
 BUCKET = "vitops-tests"
 ACCESS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testsecret", "AWS_DEFAULT_REGION": "us-east-1"}
-NOTHING_ELSE = {
-    "AWS_CONFIG_FILE": "/dev/null",
-    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-BRIEF = Patience(attempts=4, first_pause=0.01, longest_pause=0.05, connect_timeout=2.0, read_timeout=1.0)
+BRIEF = Patience(attempts=4, first_pause=0.01, longest_pause=0.05, connect_timeout=2.0, read_timeout=2.0)
 _numbers = itertools.count()
 
 
@@ -75,12 +70,15 @@ class Side:
 
 
 @pytest.fixture
-def s3(s3_server, monkeypatch):
+def s3(s3_server, monkeypatch, tmp_path_factory):
     """A fresh prefix; what the test's process asks of S3 goes through the proxy."""
     with Proxy(s3_server).running() as proxy:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_REGION"):
             monkeypatch.delenv(name, raising=False)
-        for name, value in (ACCESS | NOTHING_ELSE | {"AWS_ENDPOINT_URL": proxy.url}).items():
+        nothing = tmp_path_factory.mktemp("aws") / "empty"
+        nothing.touch()
+        files = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), str(nothing))
+        for name, value in (ACCESS | files | {"AWS_ENDPOINT_URL": proxy.url}).items():
             monkeypatch.setenv(name, value)
         yield Side(f"test-{next(_numbers)}", proxy, _client(s3_server))
 
