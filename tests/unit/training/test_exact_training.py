@@ -208,10 +208,15 @@ def test_a_loss_that_is_not_finite_stops_with_the_place(split, tmp_path):
 
 
 def test_training_leaves_the_settings_of_the_process_alone(split, tmp_path):
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = settings()
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
     train(split, tmp_path)
     assert torch.equal(torch.rand(2), expected)
-    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+    assert settings() == before
+
+
+def settings():
+    filling = torch.utils.deterministic.fill_uninitialized_memory
+    return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), filling
