@@ -6,15 +6,12 @@ when all its pieces have come and all buckets before it have left, so that every
 
 from collections.abc import Sequence
 
-FULL = 1 << 20
-"""Elements that fill a bucket: few enough to begin early, many enough that a message's fixed cost does not count."""
-
 
 class Buckets:
     """The pieces of a vector, in buckets; each pass sees every piece once."""
 
-    def __init__(self, sizes: Sequence[int], *, full: int = FULL) -> None:
-        """``sizes``: elements of each piece, in the vector's order."""
+    def __init__(self, sizes: Sequence[int], *, full: int) -> None:
+        """``sizes``: elements of each piece, in the vector's order; ``full``: elements that fill a bucket."""
         pieces = _gathered(sizes, full)
         self._slices = [slice(sum(sizes[: own.start]), sum(sizes[: own.stop])) for own in pieces]
         self._counts = [len(own) for own in pieces]

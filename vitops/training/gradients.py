@@ -25,6 +25,8 @@ from vitops.training.tree import TreeSum, share
 
 SampleOf = Callable[[int], dict[str, Tensor]]
 Key = tuple[int | str, ...]
+BUCKET = 1 << 20
+"""Elements of a bucket: few enough to begin early, many enough that a message's fixed cost does not count."""
 _REST = 0
 """The piece of a step's vector that holds buffer changes and loss. It stands first: it is the last to be known."""
 
@@ -44,7 +46,7 @@ class StepGradient:
         rest = sum(buffer.numel() for buffer in self._floats) + 1
         sizes = [rest, *(parameter.numel() for parameter in self._parameters)]
         self._sum = TreeSum(sizes, leaves=len(self._own), device=self._parameters[0].device)
-        self._buckets, self._over_ranks = Buckets(sizes), comm.sums(exact=exact)
+        self._buckets, self._over_ranks = Buckets(sizes, full=BUCKET), comm.sums(exact=exact)
         self._leaf, self._missing = 0, set[int]()
 
     def run(self, sample_of: SampleOf, key: Key) -> tuple[float, list[Contributions]]:
