@@ -73,6 +73,8 @@ def main() -> None:
         f"{stall['checkpoints']} checkpoints in {stall['seconds']:.0f} s of training: steps lost {stall['stall']:.1%} "
         f"(as many quiet steps: {stall['control']:+.1%})"
     )
+    if not stall["checkpoints"]:
+        sys.exit("no checkpoint was begun and finished in that time: give --seconds more")
     holds = write["write_rate"] >= BOUND["write_rate"] and stall["stall"] < BOUND["stall"]
     ratio = {"write_rate": write["write_rate"], "stall": stall["stall"]}
     peers = {"write_fsync_s": write["disk_s"], "sha256_s": write["sha256_s"]}
@@ -82,7 +84,7 @@ def main() -> None:
 
 
 def written(folder: Path, *, rounds: int) -> dict[str, float]:
-    """Median seconds of each way to write the state, and the rate of ours over the slower peer's."""
+    """Median seconds of each way to write the state; the median over rounds of our rate over the slower peer's."""
     saved, checkpoints = Saved(state(), {"losses": [0.1] * 1000}), Checkpoints(folder / "checkpoints")
     data = save(saved.tensors)
     seconds: dict[str, list[float]] = {name: [] for name in ("disk", "sha256", "write", "verify", "disk_again")}
@@ -98,8 +100,9 @@ def written(folder: Path, *, rounds: int) -> dict[str, float]:
         seconds["verify"].append(reading.seconds)
         seconds["disk_again"].append(timed(lambda: to_disk(folder / "plain", data)))
     found = {f"{name}_s": statistics.median(values) for name, values in seconds.items()}
-    slower = max(statistics.median(seconds["disk"] + seconds["disk_again"]), found["sha256_s"])
-    return {**found, "bytes": len(data), "write_rate": slower / found["write_s"]}
+    rows = zip(*(seconds[name] for name in ("disk", "disk_again", "sha256", "write")), strict=True)
+    rate = statistics.median(max((one + two) / 2, sha256) / write for one, two, sha256, write in rows)
+    return {**found, "bytes": len(data), "write_rate": rate}
 
 
 def state() -> dict[str, Tensor]:

@@ -10,7 +10,8 @@ discarding.
     pip install -c constraints.txt -e '.[bench]' && pip install --no-deps mosaicml-streaming==0.13.0
     python benchmarks/speed/resume.py [--samples N] [--runs N]
 
-A peer that is not installed is named, and counts as not measured. The last line is one JSON object; milliseconds are
+``make bench`` installs all but the last, which imports more than it requires. A peer that is not installed or cannot
+be imported is named, and counts as not measured. The last line is one JSON object; milliseconds are
 medians; ``ratio`` is the fastest peer's slowest position to ours; ``holds`` says that every position of ours is within
 ``bound`` and that the slowest takes at most half as long again as the fastest (noise of a busy machine included).
 """
@@ -66,7 +67,7 @@ def missing(package: str) -> str:
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return "not installed: it comes with the extra `bench`, or as the head of this script says"
     return ""
 
 

@@ -49,6 +49,8 @@ class Resources(Section):
     """Processes of a training stage: a power of two that divides micro_batches."""
     threads: int = Field(1, ge=1)
     mode: Literal["exact", "fast"] = "exact"
+    """``exact``: the same bits for every number of workers and after every kill; ``fast``: gradients are summed over
+    the workers in the backend's order, with any kernels."""
     device: Literal["cpu", "cuda"] = "cpu"
     checkpoint_seconds: float = Field(20.0, gt=0)
     """A kill costs at most this much work: a checkpoint begins when half of it has passed since the last one."""

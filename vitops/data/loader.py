@@ -244,8 +244,10 @@ def _check_size(folder: Path, name: str, listed: dict[str, FileEntry]) -> None:
 
 
 def _parquet(path: Path, columns: list[str]) -> pa.Table:
+    """The columns of one file, read in this thread: ``pyarrow.parquet.read_table`` would first start a data set."""
     try:
-        return pq.read_table(path, columns=columns)
+        with pq.ParquetFile(path) as file:
+            return file.read(columns, use_threads=False).select(columns)
     except (OSError, pa.ArrowInvalid, KeyError) as error:
         raise VerificationError(f"{path} cannot be read as the table it should be: {error}") from error
 

@@ -20,6 +20,8 @@ from typing import cast
 from vitops.errors import VitopsError
 
 CHUNK = 1 << 20
+_EARLY = 1 << 25
+"""Bytes after which the disk is asked to begin, so that it works while the rest is still being made or hashed."""
 _WAYS_OUT = {
     errno.ENOSPC: "no space is left on its file system; free some, or put the store elsewhere with VITOPS_HOME",
     errno.EDQUOT: "your disk quota is used up; free some space, or put the store elsewhere with VITOPS_HOME",
@@ -234,9 +236,14 @@ def _aside(target: Path, folder: Path | None) -> Iterator[Path]:
 
 def _fill(path: Path, chunks: Iterable[bytes], *, mode: int | None, sync: bool) -> None:
     descriptor = _create(path)
+    begun = written = 0
     try:
         for chunk in chunks:
             _write(descriptor, chunk)
+            written += len(chunk)
+            if sync and written - begun >= _EARLY:
+                os.posix_fadvise(descriptor, begun, written - begun, os.POSIX_FADV_DONTNEED)  # a hint: begin now
+                begun = written
         if mode is not None:
             os.fchmod(descriptor, mode)
         if sync:

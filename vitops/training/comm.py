@@ -28,15 +28,11 @@ class Comm:
         rank, world = dist.get_rank(), dist.get_world_size()
         return Comm(rank, world, _butterfly(rank, world))
 
-    def tree_sum(self, flat: Tensor) -> None:
-        """Sum over the ranks in place, in the one order that ``tree.tree_sum`` continues."""
-        for pair in self._pairs:
-            dist.all_reduce(flat, group=pair)
-
-    def plain_sum(self, flat: Tensor) -> None:
-        """Sum over the ranks in place, in whatever order the backend likes."""
-        if self.world > 1:
-            dist.all_reduce(flat)
+    def sums(self, *, exact: bool) -> "Sums":
+        """Sums over the ranks: in the one order that finishes ``tree.TreeSum``, or in whatever the backend likes."""
+        if exact or self.world == 1:
+            return Sums(self._pairs)
+        return Sums([dist.group.WORLD])
 
     def agree(self, number: int) -> int:
         """Rank 0's number, on every rank."""
@@ -65,6 +61,33 @@ class Comm:
         boxes = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.world)]
         dist.all_gather(boxes, _tensor(data + bytes(longest - len(data))))
         return [box[: int(size)].numpy().tobytes() for box, size in zip(boxes, sizes, strict=True)]
+
+
+class Sums:
+    """Sums over the ranks, in place, that go on while there is more to compute. All ranks begin them in one order."""
+
+    def __init__(self, groups: Sequence[Any]) -> None:
+        """``groups``: over which to sum, one after the other."""
+        self._groups = groups
+        self._under_way: list[tuple[Tensor, Any]] = []
+
+    def begin(self, flat: Tensor) -> None:
+        """Begin to sum a vector, which nobody may touch before ``finish``."""
+        if self._groups:
+            self._under_way.append((flat, dist.all_reduce(flat, group=self._groups[0], async_op=True)))
+
+    def finish(self) -> None:
+        """Wait until every vector holds its sum."""
+        for group in self._groups[1:]:
+            self._under_way = [(flat, _next(work, flat, group)) for flat, work in self._under_way]
+        for _, work in self._under_way:
+            work.wait()
+        self._under_way = []
+
+
+def _next(work: Any, flat: Tensor, group: Any) -> Any:
+    work.wait()
+    return dist.all_reduce(flat, group=group, async_op=True)
 
 
 def _butterfly(rank: int, world: int) -> list[Any]:

@@ -4,9 +4,14 @@ Laws: what leaves here (mean gradients, merged buffers, mean loss, contributions
 for every number of workers. Each micro-batch starts from the buffers of the step's beginning; the changes of its float
 buffers (BatchNorm's running statistics) are averaged through the same tree as the gradients, integer buffers count one
 step. The random key of a micro-batch is the same in every pass of a step, so SAM's two passes drop the same units.
+
+A gradient goes into the tree as soon as backward has it, and while the rank's last backward goes on, what is complete
+is already summed over the ranks: the order of each element's sum is the tree's all the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from safetensors.torch import load, save
@@ -14,71 +19,101 @@ from torch import Tensor, nn
 
 from vitops.data.keyed import seeded
 from vitops.losses.objective import Contributions, Objective
+from vitops.training.buckets import Buckets
 from vitops.training.comm import Comm
-from vitops.training.tree import share, tree_sum
+from vitops.training.tree import TreeSum, share
 
 SampleOf = Callable[[int], dict[str, Tensor]]
 Key = tuple[int | str, ...]
+BUCKET = 1 << 20
+"""Elements of a bucket: few enough to begin early, many enough that a message's fixed cost does not count."""
+_REST = 0
+"""The piece of a step's vector that holds buffer changes and loss. It stands first: it is the last to be known."""
 
 
 class StepGradient:
-    """Accumulates one flat float32 vector: gradients, buffer changes, loss."""
+    """Sums one vector in pieces: buffer changes and loss, then the gradient of each parameter."""
 
     def __init__(
         self, model: nn.Module, objective: Objective, *, comm: Comm, micro_batches: int, exact: bool = True
     ) -> None:
-        """``exact=False`` sums over the ranks in the backend's own order."""
+        """``exact=False`` sums over the ranks in the backend's own order, as DistributedDataParallel does."""
         self._objective, self._comm, self._micro_batches = objective, comm, micro_batches
-        self._reduce = comm.tree_sum if exact else comm.plain_sum
         self._own = share(micro_batches, rank=comm.rank, world=comm.world)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._buffers = list(model.buffers())
         self._floats = [buffer for buffer in self._buffers if buffer.is_floating_point()]
-        self._sizes = [tensor.numel() for tensor in (*self._parameters, *self._floats)] + [1]
+        rest = sum(buffer.numel() for buffer in self._floats) + 1
+        sizes = [rest, *(parameter.numel() for parameter in self._parameters)]
+        self._sum = TreeSum(sizes, leaves=len(self._own), device=self._parameters[0].device)
+        self._buckets, self._over_ranks = Buckets(sizes, full=BUCKET), comm.sums(exact=exact)
+        self._leaf, self._missing = 0, set[int]()
 
     def run(self, sample_of: SampleOf, key: Key) -> tuple[float, list[Contributions]]:
         """Leave the mean gradients in ``.grad`` and the merged buffers in the model.
 
-        Returns the mean loss and the contributions of all micro-batches, in order.
+        The next run overwrites these gradients. Returns the mean loss and the contributions of all micro-batches, in
+        order.
         """
         begin = [buffer.clone() for buffer in self._buffers]
         own: list[Contributions] = []
+        with self._watched():
+            for leaf, m in enumerate(self._own):
+                self._leaf = leaf
+                _copy(self._buffers, begin)
+                own.append(self._micro_batch(sample_of(m), (*key, m), begin))
+        self._over_ranks.finish()
+        return self._spread(begin), _exchange(own, self._comm)
 
-        def leaf(m: int) -> Tensor:
-            _copy(self._buffers, begin)
-            flat, contributions = self._micro_batch(sample_of(m), (*key, m), begin)
-            own.append(contributions)
-            return flat
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Within the block every gradient is taken over as soon as it is there."""
+        watching = [
+            parameter.register_post_accumulate_grad_hook(partial(self._take, piece))
+            for piece, parameter in enumerate(self._parameters, start=1)
+        ]
+        try:
+            yield
+        finally:
+            for handle in watching:
+                handle.remove()
 
-        flat = tree_sum(leaf, self._own.start, self._own.stop)
-        self._reduce(flat)
-        loss = self._spread(flat.div_(self._micro_batches), begin)
-        return loss, _exchange(own, self._comm)
-
-    def _micro_batch(self, sample: dict[str, Tensor], key: Key, begin: list[Tensor]) -> tuple[Tensor, Contributions]:
+    def _micro_batch(self, sample: dict[str, Tensor], key: Key, begin: list[Tensor]) -> Contributions:
         for parameter in self._parameters:
             parameter.grad = None
+        self._missing = set(range(1, len(self._parameters) + 1))
         with seeded(*key) as rng:
             loss, contributions = self._objective.loss(sample, rng)
             torch.autograd.backward(loss)
-        grads = [_gradient(parameter).reshape(-1) for parameter in self._parameters]
+        for piece in sorted(self._missing, reverse=True):
+            self._put(piece, torch.zeros_like(self._parameters[piece - 1]))
         floats = [start for start in begin if start.is_floating_point()]
         changes = [(buffer - start).reshape(-1) for buffer, start in zip(self._floats, floats, strict=True)]
-        parts = [part.float() for part in (*grads, *changes, loss.detach().reshape(1))]
-        return torch.cat(parts), {name: value.detach() for name, value in contributions.items()}
+        self._put(_REST, torch.cat([part.float() for part in (*changes, loss.detach().reshape(1))]))
+        return {name: value.detach() for name, value in contributions.items()}
 
-    def _spread(self, flat: Tensor, begin: list[Tensor]) -> float:
-        parts = flat.split(self._sizes)
-        for parameter, part in zip(self._parameters, parts, strict=False):
+    def _take(self, piece: int, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        gradient, parameter.grad = parameter.grad, None
+        self._missing.remove(piece)
+        self._put(piece, gradient)
+
+    def _put(self, piece: int, value: Tensor) -> None:
+        self._sum.put(self._leaf, piece, value.detach().reshape(-1).float())
+        if self._leaf == len(self._own) - 1:
+            for elements in self._buckets.arrive(piece):
+                self._over_ranks.begin(self._sum.total[elements])
+
+    def _spread(self, begin: list[Tensor]) -> float:
+        self._sum.total.div_(self._micro_batches)
+        rest, *gradients = self._sum.parts()
+        for parameter, part in zip(self._parameters, gradients, strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
         floats = [start for start in begin if start.is_floating_point()]
-        for buffer, start, part in zip(self._floats, floats, parts[len(self._parameters) :], strict=False):
+        changes = rest[:-1].split([start.numel() for start in floats])
+        for buffer, start, part in zip(self._floats, floats, changes, strict=True):
             buffer.copy_(start + part.view_as(start).to(start.dtype))
-        return float(parts[-1])
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        return float(rest[-1])
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:

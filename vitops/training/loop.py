@@ -2,7 +2,8 @@
 
 Laws: the result is a pure function of (initial weights, recipe, seed, data). It does not depend on the number of
 workers (``mode: exact``), on when checkpoints were written, or on how often the training was killed and resumed.
-``mode: fast`` sums gradients over workers in the backend's order: its bits change with the number of workers.
+``mode: fast`` sums gradients over workers in the backend's order, with any kernels: its bits change with the number of
+workers.
 """
 
 from collections.abc import Callable

@@ -42,6 +42,7 @@ CONFIGURED = {
 }
 """Path -> why a fresh training of the same configuration has the same values (checked below)."""
 TRANSIENT = {
+    r"\._gradient\._sum\.": "the last step's sums: the next step writes every piece of them before it reads it",
     r"^model\..*\.grad$": "the last step's gradients: the next step clears them before it makes its own",
 }
 """Path -> why its values may be lost (checked below: without them the training goes on to the same bits)."""

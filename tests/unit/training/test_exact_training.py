@@ -24,7 +24,7 @@ def undisturbed(split, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def spawned(split, tmp_path_factory):
-    """Answers of three trainings in four processes that are started once: job -> rank -> (digest, resumed from)."""
+    """Answers of trainings in four processes that are started once: job -> rank -> (digest, resumed from)."""
     root = tmp_path_factory.mktemp("spawned")
     with pytest.raises(Killed):
         train(split, root / "killed", kill_after=5)
@@ -33,6 +33,9 @@ def spawned(split, tmp_path_factory):
         "two": (2, root / "c2", {}),
         "resumed": (2, root / "killed", {}),
         "fast": (4, root / "cf", {"mode": "fast"}),
+        "fast-two": (2, root / "cf2", {"mode": "fast"}),
+        "fast-killed": (2, root / "cf2-killed", {"mode": "fast", "kill_after": 5}),
+        "fast-resumed": (2, root / "cf2-killed", {"mode": "fast"}),
     }
     for name in jobs:
         (root / name).mkdir()
@@ -65,6 +68,12 @@ def test_a_resume_with_other_workers_gives_the_same_bits(spawned, undisturbed):
 
 def test_fast_mode_keeps_the_ranks_equal(spawned):
     assert len({digest for digest, _ in spawned["fast"]}) == 1
+
+
+def test_fast_mode_resumes_to_its_own_bits_with_the_same_workers(spawned):
+    assert {digest for digest, _ in spawned["fast-killed"]} == {"killed"}
+    assert {digest for digest, _ in spawned["fast-resumed"]} == {digest for digest, _ in spawned["fast-two"]}
+    assert {resumed for _, resumed in spawned["fast-resumed"]} <= {"epoch=1 step=1", "epoch=1 step=2"}
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
@@ -208,10 +217,15 @@ def test_a_loss_that_is_not_finite_stops_with_the_place(split, tmp_path):
 
 
 def test_training_leaves_the_settings_of_the_process_alone(split, tmp_path):
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    before = settings()
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
     train(split, tmp_path)
     assert torch.equal(torch.rand(2), expected)
-    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+    assert settings() == before
+
+
+def settings():
+    filling = torch.utils.deterministic.fill_uninitialized_memory
+    return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), filling

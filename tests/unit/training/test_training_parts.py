@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -13,21 +15,49 @@ from vitops.store import manifest
 from vitops.store.job import Position
 from vitops.training import optimizer as optimizers
 from vitops.training import schedules
+from vitops.training.buckets import Buckets
 from vitops.training.checkpoint import Checkpoints, Saved
 from vitops.training.sam import perturbed
 from vitops.training.tensor_stream import stream
-from vitops.training.tree import share, tree_sum
+from vitops.training.tree import TreeSum, share
 
 
-@pytest.mark.parametrize(("micro_batches", "world"), [(1, 1), (4, 2), (8, 8), (12, 4), (6, 2), (20, 4)])
+def halved(values):
+    """The tree as its law says it: a range is the sum of its halves."""
+    if len(values) == 1:
+        return values[0]
+    middle = len(values) // 2
+    return halved(values[:middle]) + halved(values[middle:])
+
+
+def tree_sum(values, sizes, *, seed=0):
+    """``TreeSum`` of the rows, the pieces of each in an order of their own."""
+    total = TreeSum(sizes, leaves=len(values), device=torch.device("cpu"))
+    for leaf, row in enumerate(values):
+        for piece in torch.randperm(len(sizes), generator=torch.Generator().manual_seed(seed + leaf)).tolist():
+            total.put(leaf, piece, row.split(sizes)[piece])
+    return total.total
+
+
+@pytest.mark.parametrize(
+    ("micro_batches", "world"), [(1, 1), (4, 2), (8, 8), (12, 4), (6, 2), (20, 4), (7, 1), (16, 1)]
+)
 def test_shares_are_subtrees_of_the_whole(micro_batches, world):
-    values = torch.randn(micro_batches, 5, generator=torch.Generator().manual_seed(0)) * 1e3
-    whole = tree_sum(lambda m: values[m].clone(), 0, micro_batches)
+    values = torch.randn(micro_batches, 9, generator=torch.Generator().manual_seed(0)) * 1e3
     ranks = [share(micro_batches, rank=rank, world=world) for rank in range(world)]
-    sums = [tree_sum(lambda m: values[m].clone(), own.start, own.stop) for own in ranks]
+    sums = [tree_sum(values[own.start : own.stop], [2, 4, 3]) for own in ranks]
     while len(sums) > 1:
         sums = [sums[i] + sums[i + 1] for i in range(0, len(sums), 2)]
-    assert torch.equal(sums[0], whole)
+    assert torch.equal(sums[0], halved(values))
+
+
+def test_a_second_sum_owes_nothing_to_the_first():
+    one, two = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0))
+    total = TreeSum([5], leaves=8, device=torch.device("cpu"))
+    for values in (one, two):
+        for leaf, row in enumerate(values):
+            total.put(leaf, 0, row)
+    assert torch.equal(total.total, halved(two))
 
 
 def test_the_tree_differs_from_a_plain_sum():
@@ -35,7 +65,30 @@ def test_the_tree_differs_from_a_plain_sum():
     plain = values[0].clone()
     for value in values[1:]:
         plain += value
-    assert not torch.equal(tree_sum(lambda m: values[m].clone(), 0, 64), plain)
+    assert not torch.equal(tree_sum(values, [50]), plain)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    full=st.integers(1, 20),
+    order=st.randoms(use_true_random=False),
+)
+def test_buckets_leave_whole_and_from_the_end_whatever_comes_first(sizes, full, order):
+    buckets, passes = Buckets(sizes, full=full), []
+    for _ in range(2):
+        pieces, come, left = list(range(len(sizes))), set(), []
+        order.shuffle(pieces)
+        for piece in pieces:
+            come.add(piece)
+            for elements in buckets.arrive(piece):
+                inside = [p for p in pieces if elements.start <= sum(sizes[:p]) < elements.stop]
+                assert come >= set(inside)
+                left.append(elements)
+        passes.append(left)
+    assert passes[0] == passes[1], "every rank sends the same buckets in the same order"
+    ends = [sum(sizes), *(elements.start for elements in passes[0])]
+    assert [elements.stop for elements in passes[0]] == ends[:-1] and ends[-1] == 0
+    assert all(elements.stop - elements.start >= full for elements in passes[0][:-1])
 
 
 @pytest.mark.parametrize("world", [3, 8])

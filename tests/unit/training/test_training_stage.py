@@ -122,6 +122,12 @@ def test_a_change_of_arithmetic_is_refused_until_allowed_and_then_in_the_receipt
     assert told["environment"]["overrides"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
 
 
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_the_receipt_says_in_which_mode_a_model_was_trained(mode, split, tmp_path):
+    job = job_in(tmp_path, {**TEACHER, "epochs": 1}, split=split)
+    assert train(job.model_copy(update={"resources": {**job.resources, "mode": mode}})).facts["mode"] == mode
+
+
 @pytest.mark.parametrize("answer", ["constant", "permuted"])
 def test_a_teacher_that_does_not_know_the_labels_is_refused(answer, teacher, split):
     model, spec = load(teacher)
