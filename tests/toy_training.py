@@ -143,7 +143,7 @@ def digest(model, objective, result):
 def rank_main(rank, split, root, jobs):
     """Entry of one spawned process: rank ``rank`` of every job wide enough; writes ``root/<job>/<rank>.txt``.
 
-    A job is name -> (world, folder of checkpoints, options of ``train``).
+    A job is name -> (world, folder of checkpoints, options of ``train``), the next of which follows in any case.
     """
     torch.set_num_threads(1)
     for name, (world, folder, options) in jobs.items():
@@ -151,8 +151,12 @@ def rank_main(rank, split, root, jobs):
             continue
         meeting = f"file://{root / name / 'meeting'}"
         torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
-        value, result, _ = train(split, folder, comm=Comm.distributed(), **options)
-        (root / name / f"{rank}.txt").write_text(f"{value} {result.resumed_from}")
+        try:
+            value, result, _ = train(split, folder, comm=Comm.distributed(), **options)
+            answer = f"{value} {result.resumed_from}"
+        except Killed:
+            answer = "killed -"
+        (root / name / f"{rank}.txt").write_text(answer)
         torch.distributed.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-"""Real Ray on several nodes: a training loses one for good, goes on with fewer workers, and with more when one comes."""
+"""Real Ray on several nodes: a training that loses one goes on with fewer workers, and with more when one comes."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from ray_nodes import close_gate, job_in, open_gate, wait_until, workers_at
 from synthetic_split import write_split
 
 from vitops.config.pipelines import Resources
-from vitops.errors import Interrupted
+from vitops.errors import Interrupted, VitopsError
 from vitops.training import launch
 from vitops.training.stage import train
 
@@ -43,7 +43,7 @@ class Training:
     def _run(self, job):
         try:
             self.outcome = launch.run(ray_nodes.gated, job)
-        except Exception as error:
+        except VitopsError as error:
             self.error = error
 
     def result(self):
@@ -67,13 +67,13 @@ def test_fewer_workers_after_a_loss_and_more_after_a_gain_give_the_bytes_of_one_
         close_gate(job, step)
     with launch.cluster(Resources(**resources), _folder(tmp_path)):
         training = Training(job)
-        print("start", wait_until(lambda: workers_at(job, 4)))
+        wait_until(lambda: workers_at(job, 4))
         nodes.lose()
         open_gate(job, 4)
-        print("loss", wait_until(lambda: workers_at(job, 9)))
+        wait_until(lambda: workers_at(job, 9))
         assert workers_at(job, 9) == [1]
         nodes.add()
-        print("gain", wait_until(lambda: list((tmp_path / "workers").glob("make-way"))))
+        wait_until((tmp_path / "workers/make-way").exists)
         open_gate(job, 9)
         outcome = training.result()
     assert outcome.resumed_from is not None

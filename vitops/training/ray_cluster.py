@@ -33,7 +33,7 @@ def connected(resources: Resources) -> Iterator[None]:
 
     Raises UsageError or VitopsError when ``RAY_ADDRESS`` names no cluster that can be used.
     """
-    address = os.environ.get("RAY_ADDRESS")
+    address = _address()
     os.environ.update(_TRAIN, RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=str(resources.node_deadline_seconds))
     if not address:
         os.environ.update(_QUIET)
@@ -97,13 +97,19 @@ def _fit(free: dict[str, float], resources: Resources) -> int:
     return min(int(free.get(name, 0) // needed) for name, needed in resources_per_worker(resources).items())
 
 
-def _join(address: str) -> None:
-    import ray
-
-    if "://" in address:
+def _address() -> str | None:
+    """The cluster that the user names. Raises UsageError for an address of Ray Client or of a job server."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address and "://" in address:
         raise UsageError(
             f"RAY_ADDRESS={address}: a run is started on a node of the cluster, whose address is HOST:PORT (or auto)"
         )
+    return address
+
+
+def _join(address: str) -> None:
+    import ray
+
     try:
         ray.init(address=address, configure_logging=False, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
