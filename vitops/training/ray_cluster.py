@@ -5,6 +5,7 @@ Law: a training has a power of two of workers, never more than configured and ne
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -111,9 +112,18 @@ def _join(address: str) -> None:
     import ray
 
     try:
+        _knock(address)
         ray.init(address=address, configure_logging=False, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise VitopsError(
             f"RAY_ADDRESS={address}: no Ray cluster can be used there ({error}). Start it, or unset RAY_ADDRESS: the "
             "run then starts workers on this machine."
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError unless somebody listens there; Ray itself would try for minutes."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=5):
+            pass

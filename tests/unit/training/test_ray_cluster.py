@@ -3,7 +3,7 @@
 import pytest
 
 from vitops.config.pipelines import Resources
-from vitops.errors import UsageError
+from vitops.errors import UsageError, VitopsError
 from vitops.training.ray_cluster import connected, workers_for
 
 
@@ -25,4 +25,11 @@ def test_in_fast_mode_it_has_all_or_none(places, workers):
 def test_an_address_for_clients_is_refused(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(UsageError, match=r"RAY_ADDRESS=ray://head:10001: .* HOST:PORT"), connected(Resources()):
+        pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "nowhere"])
+def test_an_address_where_no_cluster_answers_is_named_at_once(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(VitopsError, match=f"RAY_ADDRESS={address}: no Ray cluster"), connected(Resources()):
         pass
