@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vitops.config.pipelines import Resources
-from vitops.errors import Interrupted
+from vitops.errors import Interrupted, VitopsError
 from vitops.store import canonical, durable
 from vitops.store.job import Job, Outcome
 from vitops.training.ray_cluster import (
@@ -32,6 +32,7 @@ from vitops.training.ray_worker import (
     ERRORS,
     HALT,
     MAKE_WAY,
+    OPENED,
     POLL_SECONDS,
     Body,
     answer_file,
@@ -56,6 +57,7 @@ class Group:
 
     def __init__(self, resources: Resources, folder: Path) -> None:
         self._resources, self._folder = resources, folder
+        (folder / OPENED).touch()
         self._workers = self._wanted = resources.workers
         self._jobs = self._launches = 0
         self._failure: BaseException | None = None
@@ -137,7 +139,7 @@ class Group:
 
     def _launch(self, failures: int, nodes: dict[str, str]) -> int:
         """Have workers until they are done, lost or make way; return how often in a row they could not start."""
-        from ray.train import ControllerError
+        from ray.train import ControllerError, WorkerGroupError
 
         self._launches += 1
         try:
@@ -150,6 +152,8 @@ class Group:
                 raise
             self._wanted = fitting
             return failures + 1
+        except WorkerGroupError as error:
+            raise next((own for own in error.worker_failures.values() if isinstance(own, VitopsError)), error) from None
         return 0
 
     def _fit(self) -> None:

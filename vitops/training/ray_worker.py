@@ -7,6 +7,7 @@ ranks must do together they decide together, for each sees a file appear at its 
 
 import json
 import pkgutil
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ Body = Callable[[Job, "Comm"], Outcome]
 
 ERRORS = {kind.__name__: kind for kind in (VitopsError, UsageError, VerificationError, Interrupted)}
 POLL_SECONDS = 0.05
-CLOSED, HALT, MAKE_WAY = "closed", "halt", "make-way"
+OPENED, CLOSED, HALT, MAKE_WAY = "opened", "closed", "halt", "make-way"
 
 
 def serve(config: dict[str, Any]) -> None:
@@ -33,7 +34,13 @@ def serve(config: dict[str, Any]) -> None:
     """
     from vitops.training.comm import Comm
 
-    folder, comm, number = Path(config["folder"]), Comm.distributed(), 1
+    folder, number = Path(config["folder"]), 1
+    if not (folder / OPENED).exists():
+        raise VitopsError(
+            f"the node {socket.gethostname()} does not see {folder}: all nodes of a Ray cluster must have the store "
+            "(VITOPS_HOME) at the same path"
+        )
+    comm = Comm.distributed()
     while _wait(folder, number):
         if not comm.agree(int(answer_file(folder, number).exists())) and not _work(folder, number, comm):
             return

@@ -5,6 +5,7 @@ import pytest
 from vitops.config.pipelines import Resources
 from vitops.errors import UsageError, VitopsError
 from vitops.training.ray_cluster import connected, workers_for
+from vitops.training.ray_worker import serve
 
 
 @pytest.mark.parametrize(("places", "workers"), [(0, None), (1, 1), (2, 2), (3, 2), (5, 4), (7, 4), (8, 8), (20, 8)])
@@ -33,3 +34,8 @@ def test_an_address_where_no_cluster_answers_is_named_at_once(monkeypatch, addre
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(VitopsError, match=f"RAY_ADDRESS={address}: no Ray cluster"), connected(Resources()):
         pass
+
+
+def test_a_node_without_the_groups_folder_says_so(tmp_path):
+    with pytest.raises(VitopsError, match=f"does not see {tmp_path}: all nodes"):
+        serve({"folder": str(tmp_path)})
