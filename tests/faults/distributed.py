@@ -32,6 +32,8 @@ PATIENCE = 300
 """Seconds that anything may take."""
 GRACE = 30
 """Seconds that a container runtime waits after SIGTERM."""
+SYSTEMD = 90
+"""Seconds that systemd waits."""
 
 
 class Run:
@@ -182,7 +184,7 @@ SCENARIOS = {
     "driver killed": Scenario(kill_the_driver, DIED),
     "SIGTERM": Scenario(terminate, STOPPED, within=GRACE),
     "SIGTERM to the group": Scenario(terminate_the_group, STOPPED, within=GRACE),
-    "SIGTERM to all": Scenario(terminate_every_process, STOPPED, within=GRACE),
+    "SIGTERM to all": Scenario(terminate_every_process, STOPPED, within=SYSTEMD),
     "SIGTERM while Ray starts": Scenario(terminate, STOPPED, moment=Run.cluster_starting, within=GRACE),
     "SIGTERM while workers start": Scenario(terminate, STOPPED, moment=Run.workers_starting, within=GRACE),
     "Prefect killed": Scenario(kill_prefect, 0, needs=Services.prefect),
