@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vitops.errors import Interrupted, VerificationError
+from vitops.errors import Overtaken, VerificationError
 from vitops.store import canonical, durable, manifest
 from vitops.store.job import Position
 from vitops.store.manifest import FileEntry
@@ -58,7 +58,7 @@ class Checkpoints:
             durable.remove(leftover)
 
     def save(self, position: Position, saved: Saved) -> None:
-        """Write, verify, drop what is older than the last two. Raises Interrupted when a later attempt has begun."""
+        """Write, verify, drop what is older than the last two. Raises Overtaken when a later attempt has begun."""
         target = self._folder / f"e{position.epoch:06d}-s{position.step:06d}-a{self._attempt:06d}"
         if target.exists():
             return
@@ -105,7 +105,7 @@ class Checkpoints:
 
     def _stop_if_superseded(self) -> None:
         if self._latest() > self._attempt:
-            raise Interrupted(
+            raise Overtaken(
                 f"another run has taken over the training in {self._folder} (attempt {self._latest()}; this is "
                 f"{self._attempt}). Its checkpoints go on from here."
             )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitops.errors import Interrupted, UsageError, VerificationError, VitopsError
+from vitops.errors import Interrupted, Overtaken, UsageError, VerificationError, VitopsError
 from vitops.store import canonical, durable
 from vitops.store.job import Job, Outcome
 
@@ -85,6 +85,8 @@ def _work(folder: Path, number: int, comm: "Comm") -> bool:
         begun_file(folder, number).touch()
     try:
         outcome = _resolve(work["body"])(job.model_copy(update={"stop": folder / HALT}), comm)
+    except Overtaken as error:
+        answer_with(error, answer)
     except Interrupted as error:  # raised on every rank: nobody waits
         if comm.agree(int((folder / MAKE_WAY).exists() and not job.stopping())):
             return False
