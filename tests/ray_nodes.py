@@ -6,7 +6,10 @@ Every node is a raylet with one CPU and workers of its own; losing one is a SIGK
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from vitops.store.job import Job
 from vitops.training.running import Training
@@ -40,21 +43,31 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        self.nodes = []
+        self._nodes, self._frozen = [], []
         for _ in range(nodes):
             self.add()
         self.address = self._cluster.address
 
     def add(self):
         """One more node with one CPU."""
-        self.nodes.append(self._cluster.add_node(num_cpus=1))
+        self._nodes.append(self._cluster.add_node(num_cpus=1))
 
     def lose(self):
         """The newest node is gone from one moment to the next."""
-        self._cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+        self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
+
+    def freeze(self):
+        """The newest node falls silent: none of its processes ends, no connection is closed."""
+        raylet = psutil.Process(self._nodes.pop().all_processes["raylet"][0].process.pid)
+        self._frozen = [raylet, *raylet.children(recursive=True)]
+        for process in self._frozen:
+            process.suspend()
 
     def close(self):
         """End every process of the cluster."""
+        for process in self._frozen:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self._cluster.shutdown()
 
 

@@ -134,10 +134,8 @@ def kill_the_driver(run):
 
 
 def freeze_a_node(run):
-    """A node falls silent in the middle of a step: no process ends, no connection is closed."""
-    node = psutil.Process(run.services.nodes.nodes[-1].all_processes["raylet"][0].process.pid)
-    for process in [node, *node.children(recursive=True)]:
-        process.suspend()
+    """A node falls silent in the middle of a step."""
+    run.services.nodes.freeze()
 
 
 def kill_prefect(run):
