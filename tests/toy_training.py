@@ -145,8 +145,8 @@ def digest(model, objective, result):
 def rank_main(rank, split, root, jobs):
     """Entry of one spawned process: rank ``rank`` of every job wide enough; writes ``root/<job>/<rank>.txt``.
 
-    A job is name -> (world, folder of checkpoints, options of ``train``). All ranks die at once where it says so.
-    Buckets are so small that the toy fills many.
+    A job is name -> (world, folder of checkpoints, options of ``train``). A job that is killed is
+    followed by the next all the same. Buckets are so small that the toy fills many.
     """
     torch.set_num_threads(1)
     gradients.BUCKET = 50
@@ -157,10 +157,10 @@ def rank_main(rank, split, root, jobs):
         torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
         try:
             value, result, _ = train(split, folder, comm=Comm.distributed(), **options)
-            text = f"{value} {result.resumed_from}"
+            answer = f"{value} {result.resumed_from}"
         except Killed:
-            text = "killed None"
-        (root / name / f"{rank}.txt").write_text(text)
+            answer = "killed -"
+        (root / name / f"{rank}.txt").write_text(answer)
         torch.distributed.destroy_process_group()
 
 

@@ -27,3 +27,7 @@ class Interrupted(VitopsError):
     """Stopped by SIGTERM or SIGINT with its work saved: run again to resume (exit code 75)."""
 
     exit_code = 75
+
+
+class Overtaken(Interrupted):
+    """Another run has taken over a training: this one must write no more."""

@@ -47,6 +47,11 @@ class Resources(Section):
     """``ray``: Ray Train with ``workers`` processes; ``local``: in the flow's own process."""
     workers: int = Field(2, ge=1)
     """Processes of a training stage: a power of two that divides micro_batches."""
+    min_workers: int | None = Field(None, ge=1)
+    """Fewest processes with which a training goes on when nodes are lost: a power of two. null is 1 in exact mode,
+    whose bits do not depend on their number, and ``workers`` in fast mode."""
+    node_deadline_seconds: float = Field(60.0, gt=0)
+    """How long a training waits for lost nodes before it goes on with fewer workers or ends with its work saved."""
     threads: int = Field(1, ge=1)
     mode: Literal["exact", "fast"] = "exact"
     """``exact``: the same bits for every number of workers and after every kill; ``fast``: gradients are summed over
@@ -57,10 +62,21 @@ class Resources(Section):
     checkpoint_steps: int | None = Field(None, ge=1)
     """... and at most this many steps; null counts time only."""
 
+    @property
+    def fewest_workers(self) -> int:
+        """``min_workers``, or what null means."""
+        return self.min_workers or (1 if self.mode == "exact" else self.workers)
+
     @model_validator(mode="after")
-    def _power_of_two(self) -> "Resources":
-        if self.workers & (self.workers - 1):
-            raise KeyProblem("workers", f"must be a power of two, got {self.workers}")
+    def _workers_allowed(self) -> "Resources":
+        for name in ("workers", "min_workers"):
+            number = getattr(self, name) or 1
+            if number & (number - 1):
+                raise KeyProblem(name, f"must be a power of two, got {number}")
+        if self.fewest_workers > self.workers:
+            raise KeyProblem("min_workers", f"must not be more than workers ({self.workers}), got {self.min_workers}")
+        if self.mode == "fast" and self.fewest_workers != self.workers:
+            raise KeyProblem("min_workers", f"must be workers ({self.workers}) in fast mode: their number changes bits")
         return self
 
 

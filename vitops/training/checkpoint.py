@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vitops.errors import Interrupted, VerificationError
+from vitops.errors import Overtaken, VerificationError
 from vitops.store import canonical, durable, manifest
 from vitops.store.job import Position
 from vitops.store.manifest import FileEntry
@@ -66,7 +66,7 @@ class Checkpoints:
     def save(self, position: Position, saved: Saved) -> None:
         """Write, verify, drop what is older than the last two; then let it be uploaded.
 
-        Raises Interrupted when a later attempt has begun.
+        Raises Overtaken when a later attempt has begun.
         """
         self._stop_if_superseded()
         target = self._folder / f"e{position.epoch:06d}-s{position.step:06d}-a{self._attempt:06d}"
@@ -159,9 +159,9 @@ class Checkpoints:
         except FileNotFoundError:
             latest, own = 0, b""
         if own != self._ticket:
-            raise Interrupted(f"another run has finished or removed the training in {self._folder}: this one stops.")
+            raise Overtaken(f"another run has finished or removed the training in {self._folder}: this one stops.")
         if latest > self._attempt:
-            raise Interrupted(
+            raise Overtaken(
                 f"another run has taken over the training in {self._folder} (attempt {latest}; this is "
                 f"{self._attempt}). Its checkpoints go on from here."
             )

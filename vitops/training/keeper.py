@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vitops.config.pipelines import Resources
-from vitops.errors import Interrupted, VitopsError
+from vitops.errors import Interrupted, Overtaken, VitopsError
 from vitops.store import cache_file
 from vitops.store.job import Position, Work
 from vitops.training.checkpoint import Checkpoints, Saved
@@ -70,7 +70,7 @@ class Keeper:
         self._reported_at = time.monotonic()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
-        self._overtaken: Interrupted | None = None
+        self._overtaken: Overtaken | None = None
 
     def resume(self) -> Position | None:
         """Load the newest good checkpoint on every rank; None when there is none."""
@@ -100,7 +100,7 @@ class Keeper:
         self._steps += 1
         decision = self._training.comm.agree(self._decide(epoch, step))
         if decision == _OVERTAKEN:
-            raise self._overtaken or Interrupted(f"another run has taken over the training in {self._folder}")
+            raise self._overtaken or Overtaken(f"another run has taken over the training in {self._folder}")
         if self._training.comm.rank == 0:
             if decision != _GO_ON:
                 self._begin(Position(epoch=epoch, step=step + 1))
@@ -127,7 +127,7 @@ class Keeper:
                 self._writing.done() or self._now().reaches(self._durable, steps=steps, seconds=seconds)
             ):
                 self._settle()
-        except Interrupted as error:
+        except Overtaken as error:
             self._overtaken = error
             return _OVERTAKEN
         if self._last(epoch, step):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from vitops.config.pipelines import Resources
 from vitops.store.job import Job, Outcome
-from vitops.training.ray_group import Body, Group, group
+from vitops.training.ray_group import Group, group
+from vitops.training.ray_worker import Body
 
 _workers: Group | None = None
 """The run's workers, inside ``cluster``."""
@@ -18,7 +19,7 @@ _workers: Group | None = None
 
 @contextmanager
 def cluster(resources: Resources, folder: Path) -> Iterator[None]:
-    """Ray workers as the resources say for the block, with an empty folder of their own; see ``ray_group.group``."""
+    """Ray workers as the resources say for the block, with an empty folder that all nodes see; ``ray_group.group``."""
     global _workers
     with group(resources, folder) as _workers:
         try:

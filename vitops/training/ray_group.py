@@ -1,190 +1,205 @@
 """The Ray Train workers of one run: they stay, and take one job after another.
 
 A group costs far more to start than a small stage to train, so it starts beside the run's first stages. Jobs and
-answers are JSON files in the group's folder, which every worker sees. Laws: a job has one answer, the first; an error a
-user can act on is an answer and is never retried, a worker's death restarts the group, which goes on with the jobs that
-have no answer yet.
+answers are JSON files in the group's folder, which every worker sees (``ray_worker``). Laws: an error a user can act on
+is an answer and is never retried; a worker's death restarts the group, which goes on with the jobs that have no answer
+yet. Lost nodes are waited for until a deadline; then the group goes on with as many workers as there is room for, or
+ends and says what is missing. When there is room for more again, it saves its work and makes way for a larger one.
 """
 
 import json
-import os
-import pkgutil
-import signal
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from vitops.config.pipelines import Resources
-from vitops.errors import Interrupted, UsageError, VerificationError, VitopsError
+from vitops.errors import Interrupted, VitopsError
 from vitops.store import canonical, durable
 from vitops.store.job import Job, Outcome
+from vitops.training.ray_cluster import (
+    alive_nodes,
+    capacity,
+    connected,
+    resources_per_worker,
+    room,
+    workers_for,
+)
+from vitops.training.ray_worker import (
+    CLOSED,
+    ERRORS,
+    HALT,
+    MAKE_WAY,
+    OPENED,
+    POLL_SECONDS,
+    Body,
+    answer_file,
+    answer_with,
+    begun_file,
+    job_file,
+    serve,
+)
 
-if TYPE_CHECKING:
-    from vitops.training.comm import Comm
-
-Body = Callable[[Job, "Comm"], Outcome]
+_log = logging.getLogger(__name__)
 
 MAX_FAILURES = 2
-"""Worker deaths after which a group is given up."""
-_QUIET = {
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_enable_metrics_collection": "0",
-    "RAY_task_events_report_interval_ms": "0",
-    "RAY_worker_niceness": "0",
-}
-"""For a cluster inside this machine: Ray's own watching would cost a good part of a core."""
-_ERRORS = {kind.__name__: kind for kind in (VitopsError, UsageError, VerificationError, Interrupted)}
-_POLL_SECONDS = 0.05
-_CLOSED = "closed"
+"""Worker deaths after which a group is given up; a lost node counts once, and the smaller group counts anew."""
+LOOK_SECONDS = 5.0
+"""Between two looks for room for more workers."""
+STOP_SECONDS = 20.0
+"""How long workers may take to save their work; the rest of a container's usual 30 s is for closing what is open."""
 
 
 class Group:
     """Workers that wait for jobs in ``folder``."""
 
     def __init__(self, resources: Resources, folder: Path) -> None:
-        self._folder = folder
-        self._jobs = 0
+        self._resources, self._folder = resources, folder
+        (folder / OPENED).touch()
+        self._workers = self._wanted = resources.workers
+        self._jobs = self._launches = 0
         self._failure: BaseException | None = None
         self._one_at_a_time = threading.Lock()
-        self._thread = threading.Thread(target=self._fit, args=(resources,), name="ray-train", daemon=True)
+        self._thread = threading.Thread(target=self._keep, name="ray-train", daemon=True)
         self._thread.start()
 
     def run(self, body: Body, job: Job) -> Outcome:
         """Have all workers run the module-level function ``body`` for the job; return rank 0's outcome.
 
-        Raises what the body raised if that is a VitopsError; what Ray says when the group was given up.
+        Raises what the body raised if that is a VitopsError; Interrupted when the job is to stop, or when nodes are
+        missing for longer than their deadline; what Ray says when the group was given up.
         """
         with self._one_at_a_time:
             self._jobs += 1
             work = {"body": f"{body.__module__}:{body.__qualname__}", "job": job.model_dump(mode="json")}
-            durable.create_only(_job(self._folder, self._jobs), canonical.dumps(work))
-            answer = _answer(self._folder, self._jobs)
-            while not answer.exists():
-                if not self._thread.is_alive() and not answer.exists():
-                    raise self._failure or RuntimeError("the group of Ray workers has ended")
-                time.sleep(_POLL_SECONDS)
-        found = json.loads(answer.read_bytes())
+            durable.create_only(job_file(self._folder, self._jobs), canonical.dumps(work))
+            found = json.loads(self._answer(job).read_bytes())
         if "error" in found:
-            raise _ERRORS[found["error"]](found["message"])
+            raise ERRORS[found["error"]](found["message"])
         return Outcome.model_validate(found["outcome"])
 
     def close(self) -> None:
         """Let the workers go home; who does not within seconds is ended with the cluster."""
-        (self._folder / _CLOSED).touch()
+        (self._folder / CLOSED).touch()
         self._thread.join(timeout=3)
 
-    def _fit(self, resources: Resources) -> None:
+    def _answer(self, job: Job) -> Path:
+        """Wait for the answer of the newest job; meanwhile pass on that it is to stop, and look for room."""
+        answer, looked, asked = answer_file(self._folder, self._jobs), time.monotonic(), float("inf")
+        while not answer.exists():
+            now = time.monotonic()
+            if not self._thread.is_alive() and not answer.exists():
+                raise self._failure or RuntimeError("the group of Ray workers has ended")
+            if job.stopping():
+                asked = min(asked, now)
+                self._stop(answer, waited=now - asked)
+            elif now - looked > LOOK_SECONDS:
+                looked = now
+                self._look_for_room()
+            time.sleep(POLL_SECONDS)
+        return answer
+
+    def _stop(self, answer: Path, *, waited: float) -> None:
+        """Ask the workers to save their work; not for long, and not at all while they are still to come."""
+        (self._folder / HALT).touch()
+        if waited > STOP_SECONDS or not self._begun.exists():
+            why = "its workers had not begun" if not self._begun.exists() else f"no step ended in {STOP_SECONDS:.0f} s"
+            answer_with(Interrupted(f"stopped while {why}. Run the same command to go on."), answer)
+
+    def _look_for_room(self) -> None:
+        """Have a training that works with fewer workers than it should save and make way, if there is room for more."""
+        resources, workers = self._resources, self._workers
+        if workers == resources.workers or not self._begun.exists():
+            return
+        more = workers_for(resources, min(workers + room(resources), capacity(resources)))
+        if more is not None and more > workers:
+            self._wanted = more
+            (self._folder / MAKE_WAY).touch()
+            (self._folder / HALT).touch()
+
+    @property
+    def _begun(self) -> Path:
+        return begun_file(self._folder, self._jobs)
+
+    def _keep(self) -> None:
+        """The group's thread: workers until the group is closed, as many as there is room for."""
+        failures, nodes = 0, alive_nodes()
+        try:
+            while not (self._folder / CLOSED).exists():
+                if self._workers != self._wanted:
+                    _log.warning("the training goes on with %d workers instead of %d", self._wanted, self._workers)
+                self._workers = self._wanted
+                for name in (self._begun, self._folder / MAKE_WAY, self._folder / HALT):
+                    name.unlink(missing_ok=True)
+                failures = self._launch(failures, nodes)
+        except BaseException as error:  # noqa: BLE001 - whatever it was, ``run`` raises it in the caller's thread
+            self._failure = error
+
+    def _launch(self, failures: int, nodes: dict[str, str]) -> int:
+        """Have workers until they are done, lost or make way; return how often in a row they could not start."""
+        from ray.train import ControllerError, WorkerGroupError
+
+        self._launches += 1
+        try:
+            self._fit()
+        except ControllerError as error:
+            fitting = workers_for(self._resources, room(self._resources))
+            if fitting is None:
+                raise Interrupted(self._missing(nodes)) from error
+            if fitting >= self._workers and failures == MAX_FAILURES:
+                raise
+            self._wanted = fitting
+            return failures + 1
+        except WorkerGroupError as error:
+            raise next((own for own in error.worker_failures.values() if isinstance(own, VitopsError)), error) from None
+        return 0
+
+    def _fit(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        gpu = resources.device == "cuda"
         trainer = TorchTrainer(
-            _serve,
+            serve,
             train_loop_config={"folder": str(self._folder)},
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(
-                num_workers=resources.workers,
-                use_gpu=gpu,
-                resources_per_worker={"CPU": 1, "GPU": 1} if gpu else {"CPU": 1},
+                num_workers=self._workers,
+                use_gpu=self._resources.device == "cuda",
+                resources_per_worker=resources_per_worker(self._resources),
             ),
             run_config=RunConfig(
-                name="group",
+                name=f"group-{self._launches}",
                 storage_path=str(self._folder),
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                failure_config=FailureConfig(
+                    max_failures=MAX_FAILURES,
+                    controller_failure_limit=0,  # type: ignore[call-arg] # of Train's second version, which we get
+                ),
             ),
         )
-        try:
-            trainer.fit()
-        except BaseException as error:  # noqa: BLE001 - whatever it was, ``run`` raises it in the caller's thread
-            self._failure = error
+        trainer.fit()
+
+    def _missing(self, nodes: dict[str, str]) -> str:
+        """What a training that ends for want of nodes says; ``nodes`` are those that were there at its start."""
+        resources, there = self._resources, alive_nodes()
+        lost = ", ".join(name for identity, name in nodes.items() if identity not in there)
+        needed = " and ".join(f"{number:.0f} {name}" for name, number in resources_per_worker(resources).items())
+        return (
+            f"the Ray cluster has room for {room(resources)} of at least {resources.fewest_workers} workers (each takes"
+            f" {needed}){f'; lost nodes: {lost}' if lost else ''}. Nothing came within "
+            f"{resources.node_deadline_seconds:g} s (resources.node_deadline_seconds). What the last checkpoint has is "
+            "saved: run the same command when there is room, or with fewer workers (resources.min_workers, --workers)."
+        )
 
 
 @contextmanager
 def group(resources: Resources, folder: Path) -> Iterator[Group]:
-    """A local Ray cluster and its workers for the block; enter it in the main thread.
+    """A Ray cluster and its workers for the block, as ``ray_cluster.connected`` says; enter it in the main thread.
 
-    Signal handlers stay those of the caller. What outlives a SIGKILL of this process, the run's supervisor ends.
+    What outlives a SIGKILL of this process, the run's supervisor ends.
     """
-    os.environ.update(_QUIET)
-    import ray
-
-    saved = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    ray.init(
-        include_dashboard=False,
-        configure_logging=False,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-        num_cpus=resources.workers + 1,
-    )
-    for number, handler in saved.items():
-        signal.signal(number, handler)
-    try:
+    with connected(resources):
         workers = Group(resources, folder)
         yield workers
         workers.close()
-    finally:
-        ray.shutdown()
-
-
-def _serve(config: dict[str, Any]) -> None:
-    """One rank: every job that has no answer yet, until the group is closed.
-
-    What a body raises makes Ray end the other ranks, which may wait for this one, and start the group again.
-    """
-    from vitops.training.comm import Comm
-
-    folder, comm, number = Path(config["folder"]), Comm.distributed(), 1
-    while _wait(folder, number):
-        if not comm.agree(int(_answer(folder, number).exists())):
-            _work(folder, number, comm)
-        number += 1
-
-
-def _wait(folder: Path, number: int) -> bool:
-    """Wait for a job; False when the group was closed instead."""
-    while not _job(folder, number).exists():
-        if (folder / _CLOSED).exists():
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True
-
-
-def _work(folder: Path, number: int, comm: "Comm") -> None:
-    work = json.loads(_job(folder, number).read_bytes())
-    answer = _answer(folder, number)
-    try:
-        outcome = _resolve(work["body"])(Job.model_validate(work["job"]), comm)
-    except Interrupted as error:  # raised on every rank: nobody waits
-        _leave(error, answer)
-    except VitopsError as error:
-        _leave(error, answer)
-        raise
-    else:
-        if comm.rank == 0:
-            durable.create_only(answer, canonical.dumps({"outcome": outcome.model_dump(mode="json")}))
-
-
-def _leave(error: VitopsError, answer: Path) -> None:
-    kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _ERRORS)
-    durable.create_only(answer, canonical.dumps({"error": kind, "message": str(error)}))
-
-
-def _job(folder: Path, number: int) -> Path:
-    return folder / f"job-{number:04d}.json"
-
-
-def _answer(folder: Path, number: int) -> Path:
-    return folder / f"answer-{number:04d}.json"
-
-
-def _resolve(name: str) -> Body:
-    body: Body = pkgutil.resolve_name(name)
-    return body

@@ -16,7 +16,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vitops.errors import Interrupted, VerificationError, VitopsError
+from vitops.errors import Overtaken, VerificationError, VitopsError
 from vitops.store import durable, manifest
 from vitops.store.objects import Objects
 
@@ -84,7 +84,7 @@ class SharedCheckpoints:
     def put(self, folder: Path) -> None:
         """Upload the checkpoint, read it back, and remove what is older than the last two.
 
-        Raises Interrupted when a later attempt has begun, VerificationError when the bytes are not those of the folder.
+        Raises Overtaken when a later attempt has begun, VerificationError when the bytes are not those of the folder.
         """
         entries, name = manifest.read(folder), folder.name
         for entry in entries:
@@ -103,14 +103,14 @@ class SharedCheckpoints:
             self._objects.remove(file)
 
     def stop_if_superseded(self) -> None:
-        """Raises Interrupted unless this attempt is the latest."""
+        """Raises Overtaken unless this attempt is the latest."""
         latest = self.latest_attempt()
         if self._objects.read(f"{_ATTEMPTS}{self._attempt:06d}") != self._ticket:
-            raise Interrupted(
+            raise Overtaken(
                 f"another run has finished or removed the training at {self._objects.url}: this one stops."
             )
         if latest > self._attempt:
-            raise Interrupted(
+            raise Overtaken(
                 f"another run has taken over the training at {self._objects.url} (attempt {latest}; this is "
                 f"{self._attempt}). Its checkpoints go on from here."
             )
@@ -134,7 +134,7 @@ class Uploads:
         self._next: Path | None = None
         self._current: Path | None = None
         self._busy = False
-        self.overtaken: Interrupted | None = None
+        self.overtaken: Overtaken | None = None
         """Set when an upload found that a later attempt has begun."""
 
     def offer(self, folder: Path) -> None:
@@ -158,7 +158,7 @@ class Uploads:
         while (folder := self._taken()) is not None:
             try:
                 self._shared.put(folder)
-            except Interrupted as error:
+            except Overtaken as error:
                 self.overtaken = error
             except (VitopsError, OSError) as error:
                 log.warning("checkpoint %s was not uploaded (the next one will be): %s", folder.name, error)

@@ -142,7 +142,8 @@ def test_the_surface_of_the_configuration_is_frozen() -> None:
     assert set(Retrain.model_fields) == common | after | {"flow", "teacher", "student"}
     assert set(Compress.model_fields) == common | after | {"flow", "teacher", "student"}
     assert set(Resources.model_fields) == {
-        "launcher", "workers", "threads", "mode", "device", "checkpoint_seconds", "checkpoint_steps",
+        "launcher", "workers", "min_workers", "node_deadline_seconds", "threads", "mode", "device",
+        "checkpoint_seconds", "checkpoint_steps",
     }  # fmt: skip
     assert set(Train.model_fields) - set(Recipe.model_fields) == {"model"}
     assert set(Recipe.model_fields) == {

@@ -207,3 +207,16 @@ def test_a_digest_that_is_none_is_told_where_one_finds_it(project, refused) -> N
     said = refused(project.load(file=project.root / "other.yaml").only, "first")
     assert "pipelines.first.student: must be the 64 hex digits of an artifact's digest" in said
     assert "should match pattern" not in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["resources.min_workers=3"], "must be a power of two, got 3"),
+        (["resources.min_workers=4"], "must not be more than workers (2), got 4"),
+        (["resources.min_workers=1", "resources.mode=fast"], "must be workers (2) in fast mode: their number changes"),
+    ],
+)
+def test_a_least_number_of_workers_that_cannot_be_is_told_as_it_was_typed(project, refused, overrides, said) -> None:
+    answer = refused(load(project.root, workers=2, overrides=overrides).only, "first")
+    assert answer.startswith(f"--set {overrides[0]}: pipelines.first.resources.min_workers: {said}")

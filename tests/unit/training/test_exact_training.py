@@ -11,6 +11,13 @@ from vitops.errors import Interrupted, VitopsError
 from vitops.store.job import Position
 from vitops.training import keeper
 
+INTERVALS = {
+    "seconds": {"checkpoint_steps": None, "checkpoint_seconds": 1e-6},
+    "steps": {"checkpoint_steps": 1},
+    "never": {"checkpoint_steps": None},
+}
+"""Under which two workers are killed in the step after the fifth."""
+
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
@@ -24,7 +31,7 @@ def undisturbed(split, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def spawned(split, tmp_path_factory):
-    """Answers of trainings in four processes that are started once: job -> rank -> (digest, resumed from)."""
+    """Answers of the jobs in four processes that are started once: job -> rank -> (digest, resumed from)."""
     root = tmp_path_factory.mktemp("spawned")
     with pytest.raises(Killed):
         train(split, root / "killed", kill_after=5)
@@ -37,6 +44,9 @@ def spawned(split, tmp_path_factory):
         "fast-killed": (2, root / "cf2-killed", {"mode": "fast", "kill_after": 5}),
         "fast-resumed": (2, root / "cf2-killed", {"mode": "fast"}),
     }
+    for name, interval in INTERVALS.items():
+        jobs |= {f"killed, {name}": (2, root / f"c {name}", {"kill_after": 5, **interval})}
+        jobs |= {name: (2, root / f"c {name}", {})}
     for name in jobs:
         (root / name).mkdir()
     context = multiprocessing.get_context("spawn")
@@ -64,6 +74,17 @@ def test_bits_do_not_depend_on_the_number_of_workers(job, spawned, undisturbed):
 def test_a_resume_with_other_workers_gives_the_same_bits(spawned, undisturbed):
     assert {digest for digest, _ in spawned["resumed"]} == {undisturbed}
     assert {resumed for _, resumed in spawned["resumed"]} <= {"epoch=1 step=1", "epoch=1 step=2"}
+
+
+@pytest.mark.parametrize("interval", ["seconds", "steps"])
+def test_two_workers_that_are_killed_lose_at_most_the_interval(interval, spawned, undisturbed):
+    assert {digest for digest, _ in spawned[f"killed, {interval}"]} == {"killed"}
+    assert {digest for digest, _ in spawned[interval]} == {undisturbed}
+    assert {resumed for _, resumed in spawned[interval]} <= {"epoch=1 step=1", "epoch=1 step=2"}
+
+
+def test_nothing_is_saved_before_an_interval_has_passed(spawned):
+    assert {resumed for _, resumed in spawned["never"]} == {"None"}
 
 
 def test_fast_mode_keeps_the_ranks_equal(spawned):
