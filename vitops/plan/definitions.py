@@ -94,12 +94,20 @@ class Package:
 
     def _meanings(self, module: str, reference: str) -> tuple[str, ...]:
         """What a reference of ``module`` may mean; nothing for a builtin."""
-        if reference == WHOLE_MODULE:
-            return (f"{module}:",)
+        if reference.startswith(WHOLE_MODULE):
+            return self._beginning(module, reference[1:])
         if ":" not in reference:
             return self._resolve(module, reference.split("."))
         place, _, chain = reference.partition(":")
         return self._attribute(place, chain.split(".") if chain else [])
+
+    def _beginning(self, module: str, prefix: str) -> tuple[str, ...]:
+        """What the names of a module that begin with ``prefix`` may mean; all of it where not every name shows."""
+        summary = self._module(module)
+        if not prefix or summary["stars"]:
+            return (f"{module}:",)
+        names = sorted(name for name in {*summary["definitions"], *summary["imports"]} if name.startswith(prefix))
+        return tuple(meaning for name in names for meaning in self._resolve(module, [name]))
 
     def _attribute(self, module: str, chain: list[str]) -> tuple[str, ...]:
         """``chain`` asked of a module from outside: one that it does not visibly define may be anything in it."""
@@ -108,7 +116,7 @@ class Package:
         return found or (() if circle or self._summary(module) is None else (f"{module}:",))
 
     def _filled_in(self, module: str, reference: str) -> list[str]:
-        """The fields of a section that may be made here: those not given have defaults, which stand in no parameters."""
+        """The fields of a section that may be made here: the defaults of those not given stand in no parameters."""
         meanings, (owner, _, last) = self._meanings(module, reference), reference.rpartition(".")
         if owner and ":" not in last and asks_only(last) and self._meanings(module, owner) == meanings:
             return []
@@ -177,7 +185,11 @@ class Package:
             if found := self._attribute(place, attributes.split(".") if attributes else []):
                 return found
         if self._summary(f"{module}.{name}") is not None:
-            return self._attribute(f"{module}.{name}", rest)
+            asked = (f"{module}.__getattr__",) if "__getattr__" in summary["definitions"] else ()
+            return (
+                *self._attribute(f"{module}.{name}", rest),
+                *asked,
+            )  # Python asks it before it imports the submodule
         return ()
 
     def _starred(self, chain: list[str], summary: Summary) -> list[str]:

@@ -1,9 +1,10 @@
 """Which names of a definition come from outside it: Python's scoping rules, read off the syntax tree.
 
 A reference is a dotted chain. ``a.b.c`` begins with a name of the enclosing module; ``pkg.mod:attr.x`` begins with an
-import inside the function itself; ``!pkg.mod:attr`` is such an import without a use (the module is loaded); ``(`` in front says that an object may be made of it, for it is called or handed on, not
-just asked about; ``*`` means that the whole module may be used (``globals()``); ``^`` that all subclasses of anything
-may be. Where the rules leave doubt, a name counts as a reference: too many cost a needless run, too few a wrong hit.
+import inside the function itself; ``!pkg.mod:attr`` is such an import without a use (the module is loaded); ``(`` in
+front says that an object may be made of it, for it is called or handed on, not just asked about; ``*`` means that the
+whole module may be used (``globals()``), ``*op_`` whatever in it begins so; ``^`` that all subclasses of anything may
+be. Where the rules leave doubt, a name counts as a reference: too many cost a needless run, too few a wrong hit.
 """
 
 import ast
@@ -131,7 +132,10 @@ class _Collector(ast.NodeVisitor):
         value = node.value
         if isinstance(value, ast.Attribute) and value.attr == "modules" and getattr(value.value, "id", "") == "sys":
             self.found.add(f"{node.slice.value!s}:" if isinstance(node.slice, ast.Constant) else WHOLE_MODULE)
-        self.visit(value)
+        if ast.unparse(value) == "globals()" and isinstance(node.ctx, ast.Load) and (prefix := _beginning(node.slice)):
+            self.found.add(WHOLE_MODULE + prefix)
+        else:
+            self.visit(value)
         self._ask(node.slice, asked=bool(_TYPE_FORMS & set((dotted(value) or [""])[-1:])))
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -228,6 +232,12 @@ class _Collector(ast.NodeVisitor):
     def _visit_all(self, nodes: Iterable[ast.AST]) -> None:
         for node in nodes:
             self.visit(node)
+
+
+def _beginning(text: ast.expr) -> str:
+    """What a text certainly begins with; empty if that is not known."""
+    first = text.values[0] if isinstance(text, ast.JoinedStr) and text.values else text
+    return str(first.value) if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
 
 
 def _is_given(call: ast.Call) -> bool:

@@ -23,6 +23,8 @@ DISTRIBUTED_KINDS = ("train", "prune")
 """Kinds that run on several workers; their count changes bits in ``fast`` mode alone."""
 
 PRUNED_MODEL = "vitops.models.pruned_vit:build"
+JOB = "vitops.store.job:Job"
+"""What every stage of the model plane is called with: its methods run inside the stage, and no name leads to them."""
 Rebuilt = type[Section] | str
 """What a model was built from: the class of its section, or what the artifact of that digest says."""
 
@@ -108,6 +110,12 @@ def architectures() -> tuple[type[Section], ...]:
     """Every class of ``model:`` sections: what a model that only a digest names may have been built from."""
     classes: tuple[type[Section], ...] = get_args(get_args(Model)[0])
     return classes
+
+
+def rebuilding(model: type[Section]) -> tuple[str, ...]:
+    """Code roots of what rebuilds a model of this section: the class that checks its arguments, the implementation."""
+    found = (f"{model.__module__}:{model.__name__}", model.implementation)
+    return tuple(root for root in found if root)
 
 
 def task_kind(dataset: Dataset) -> str:
@@ -217,7 +225,7 @@ class _Flow:
         sections = [] if config is None else config.sections()
         function = _FUNCTIONS.get(kind) or (config.implementation if config else None)
         assert function is not None, kind
-        rebuilt = [model.implementation for model in rebuilds if not isinstance(model, str) and model.implementation]
+        rebuilt = [root for model in rebuilds if not isinstance(model, str) for root in rebuilding(model)]
         pruned = [PRUNED_MODEL] if rebuilds and kind != "train" else []
         return Stage(
             name=name,
@@ -227,7 +235,7 @@ class _Flow:
                 "seed": self._pipeline.seed,
                 **({"pipeline": self._name} if named else {}),
             },
-            roots=_roots(function, sections, self._kind, *rebuilt, *pruned),
+            roots=_roots(function, sections, JOB, self._kind, *rebuilt, *pruned),
             libraries=_LIBRARIES[kind],
             environment=self._environment(kind),
             inputs={"split": "split", **(inputs or {})},

@@ -118,7 +118,7 @@ class _Summariser:
             parts = [node]
         found = {reference for part in parts for reference in self._references(part)}
         names = {reference.lstrip(MAKES).split(".")[0] for reference in found if ":" not in reference}
-        return names - {WHOLE_MODULE, SUBCLASSES}
+        return {name for name in names if not name.startswith((WHOLE_MODULE, SUBCLASSES))}
 
     def _references(self, node: ast.AST) -> set[str]:
         return references(node, module=self.module, is_package=self.is_package)

@@ -281,6 +281,16 @@ def test_looking_into_the_own_module_by_name_counts_it_whole(package, use):
     assert "pkg.stage.unrelated" in digest_of(package).definitions
 
 
+def test_looking_into_the_own_module_by_the_beginning_of_a_name_counts_what_begins_so(package):
+    edit(package, "stage.py", "tools.reached(np.float64(1))", "globals()[f'un{job}']")
+    before = digest_of(package)
+    assert "pkg.stage.unrelated" in before.definitions and "pkg.stage.TABLE" not in before.definitions
+    edit(package, "stage.py", "return 1", "return 2")
+    assert changed(before, digest_of(package)) == {"pkg.stage.unrelated"}
+    edit(package, "stage.py", "def unrelated", "def unknown():\n    return 2\n\ndef unrelated")
+    assert "pkg.stage.unknown" in digest_of(package).definitions
+
+
 @pytest.mark.parametrize("use", ["sys.modules['ray'].init()", "'ray' in sys.modules"])
 def test_looking_at_a_foreign_module_by_name_counts_nothing_more(package, use):
     edit(package, "stage.py", "tools.reached(np.float64(1))", use)
@@ -549,7 +559,7 @@ HIDDEN = {
     ),
     "a subclass that another definition asks for": (
         "class Base:\n    pass\n",
-        "from pkg.a import Base\nimport pkg.c\n\ndef root():\n    return [kind.run() for kind in Base.__subclasses__()]\n",
+        "from pkg.a import Base\nimport pkg.c\n\ndef root():\n    return Base.__subclasses__()[0]()\n",
         "from pkg.a import Base\n\nclass One(Base):\n    scale = 1\n",
     ),
     "a hook that is assigned": (
@@ -621,6 +631,16 @@ def test_code_that_no_name_leads_to_counts_where_it_can_be_felt(package, where):
     after = digest_of(package, "pkg.b:root")
     assert after.digest != before.digest
     assert any(name.startswith("pkg.c.") for name in changed(before, after))
+
+
+def test_a_package_is_asked_for_its_submodule_before_that_is_imported(package):
+    (package / "c").mkdir()
+    (package / "c/deep.py").write_text("def value():\n    return 0\n")
+    (package / "c/__init__.py").write_text("def __getattr__(name):\n    raise AttributeError(1)\n")
+    grow(package, b="from pkg.c import deep\n\ndef root():\n    return deep.value()\n")
+    before = digest_of(package, "pkg.b:root")
+    edit(package, "c/__init__.py", "1", "2")
+    assert changed(before, digest_of(package, "pkg.b:root")) == {"pkg.c.__getattr__"}
 
 
 @pytest.mark.parametrize(
