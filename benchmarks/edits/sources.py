@@ -39,12 +39,11 @@ FILES = {
             method: Annotated[Alpha | Beta, Field(discriminator="kind")] = Alpha()
             epochs: int = $n_default_epochs$
             width: int = $n_default_width$
-            added: int = later_field($n_default_added$, neutral=0)
             $v_neutral$
             _slope: int = PrivateAttr($n_private$)
 
             def budget(self):
-                return [self.epochs * LIMIT + self.width, self.added, self._slope]
+                return [self.epochs * LIMIT + self.width, self._slope]
 
 
         class Prune(Section):
@@ -324,7 +323,8 @@ FILES = {
                 config.budget(), method(config.method, 3), figures.decorated(5), figures.closure(2),
                 figures.annotated(1), net.run(4), net.size, net.fold(8), Setting().rate, Setting.scale,
                 tables.TABLE, tables.ORDER, tables.conditional(6), area(7), factor(9), shown(10), OPEN,
-                named.run("add", 11), start.steps, Warmup.model_validate({}).steps, Warmup.SHARE, OFFSETS, Net.known["Found"].width,
+                named.run("add", 11), start.steps, Warmup.model_validate({}).steps, Warmup.SHARE,
+                OFFSETS, Net.known["Found"].width,
             ]
             write(job, "model", mix($l_seen$, $l_parts$, $n_train$))
             write(job, "coarse", mix($l_seen$) % $n_coarse$)
@@ -456,7 +456,7 @@ VARIANTS = {
     "v_origin": ["plain", "other"],
     "v_few": ["1", "9"],
     "v_annotation": ["int", "float", '"int"'],
-    "v_neutral": ["", "later: int = later_field(0, neutral=0)"],
+    "v_neutral": ["", "later: int = later_field(0)"],
 }
 """The texts between which an edit may choose; the first one is where the project begins."""
 NEUTRAL_VARIANTS = {"v_annotation", "v_neutral"}

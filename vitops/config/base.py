@@ -51,9 +51,12 @@ class Section(BaseModel):
         return found
 
 
-def later_field(default: Any, *, neutral: Any, **kwargs: Any) -> Any:
-    """A field added after stage keys were published; ``neutral`` is the behaviour before it and never changes again."""
-    return Field(default, json_schema_extra={"neutral": neutral}, **kwargs)
+def later_field(default: Any, **kwargs: Any) -> Any:
+    """A field added after stage keys were published: its default is also its neutral value, and never changes again.
+
+    A default that has to change makes it an ordinary field: then its value stands in every key.
+    """
+    return Field(default, json_schema_extra={"neutral": default}, **kwargs)
 
 
 def _plain(value: Any) -> Any:

@@ -121,7 +121,7 @@ def test_a_later_field_in_its_neutral_value_changes_no_parameters_but_a_default_
 
     class New(Section):
         rate: float = 0.5
-        extra: int = later_field(0, neutral=0)
+        extra: int = later_field(0)
 
     assert Old().parameters() == New().parameters() == {"rate": 0.5}
     assert New(extra=1).parameters() == {"rate": 0.5, "extra": 1}

@@ -59,5 +59,28 @@ def test_sections_change_values_in_methods_alone():
     assert not names & {"AfterValidator", "BeforeValidator", "PlainValidator", "WrapValidator", "PlainSerializer"}
 
 
+def test_parameters_are_read_by_their_own_class():
+    """Through an adapter the defaults of what a union holds would be felt without being counted."""
+    found = {file for file, tree in TREES.items() for item in ast.walk(tree) if _name(item) == "TypeAdapter"}
+    assert found == {"vitops/config/load.py", "vitops/models/artifact.py"}  # the latter gives it all that was resolved
+
+
+def test_neutral_values_are_frozen():
+    """A field at its neutral value is in no key, so a neutral value that changes hits artifacts of the old one.
+
+    An entry (file, field, value) is added with its field and never edited; where the default has to change, the field
+    becomes an ordinary one and its entry goes.
+    """
+    found = {
+        (file, ast.unparse(item.target), ast.unparse(item.value.args[0]))
+        for file, tree in TREES.items()
+        for item in ast.walk(tree)
+        if isinstance(item, ast.AnnAssign)
+        and isinstance(item.value, ast.Call)
+        and _name(item.value.func) == "later_field"
+    }
+    assert found == set()
+
+
 def _name(node):
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
