@@ -39,18 +39,19 @@ _FUNCTIONS = {
     "report": "vitops.reporting.stage:report",
 }
 _TORCH = ("numpy", "pillow", "safetensors", "timm", "torch", "torchvision")
-_ONNX = ("onnx", "onnxruntime")
+_ONNX = ("onnx", "onnxruntime", "protobuf")
+_EXPORT = ("onnx-ir", "onnxscript")
 _LIBRARIES: dict[str, tuple[str, ...]] = {
     "ingest": ("numpy", "pillow", "pyarrow"),
     "validate": ("great-expectations", "numpy", "pandas", "pillow", "pyarrow"),
     "split": ("numpy", "pyarrow"),
     "train": _TORCH,
     "prune": _TORCH,
-    "export": (*_TORCH, *_ONNX, "onnxscript"),
+    "export": (*_TORCH, *_ONNX, *_EXPORT),
     "quantize": (*_TORCH, *_ONNX),
     "evaluate": (*_TORCH, *_ONNX),
     "package": ("jinja2", "numpy", "onnxruntime", "pillow"),
-    "report": (*_TORCH, *_ONNX, "jinja2", "onnxscript"),
+    "report": (*_TORCH, *_ONNX, *_EXPORT, "jinja2"),
 }
 
 
