@@ -3,11 +3,12 @@
 Laws: a node is a module-level definition (a class is one unit) under its dotted name; an edge leads to a definition of
 the same package that the node may use. A name is followed through imports, aliases, re-exports and ``import *`` to
 where it is defined, to all places where it may be. A module used as a value, through ``globals()`` or by a name that it
-does not visibly define, means all of it. What runs when a reached module is imported counts: its statements, and the
-definitions that call, decorate or subclass something of the package that may take note of them. Names that arrive
-outside the package end there: the versions of other distributions stand in the stage key. ``pkgutil.resolve_name``
-(or ``importlib.import_module``) with a computed name leads nowhere: that is the seam where a section's
-``implementation`` is imported, and those are roots.
+does not visibly define, means all of it; ``globals()[f"op_{name}"]`` means what begins so, and ``__subclasses__`` every
+class with a base. What runs when a reached module is imported counts: its statements, and the definitions that call,
+decorate or subclass something, of the package or foreign, that may take note of them. Names that arrive outside the
+package end there: the versions of other distributions stand in the stage key. ``pkgutil.resolve_name`` (or
+``importlib.import_module``) with a computed name leads nowhere: that is the seam where a section's ``implementation``
+is imported, and those are roots.
 """
 
 import hashlib
