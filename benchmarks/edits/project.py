@@ -67,6 +67,8 @@ class Project:
             "parameters": json.loads(json.dumps(sources.PARAMETERS)),
             "data": dict(sources.DATA),
         }
+        self.damaged: set[str] = set()
+        """Names of the blobs that edits altered or deleted, mended since or not."""
         self._earlier: list[State] = []
         self._written: dict[Path, str] = {}
         self.write()
@@ -191,7 +193,9 @@ class Project:
         return f"{path.parent.name[:12]}/{path.name}"
 
     def _blob(self, random_: random.Random) -> Path:
-        return random_.choice(sorted((self.home / "objects/blobs").glob("*/*")))
+        blob = random_.choice(sorted((self.home / "objects/blobs").glob("*/*")))
+        self.damaged.add(blob.name)
+        return blob
 
     def _rewrite(self, kind: str, random_: random.Random) -> str:
         name = random_.choice([name for name in _CODE if sources.FILES[name].strip()])

@@ -4,6 +4,7 @@ Each of the three happens in a child of its own that imports the project's stage
 the ledger and the caches between are the real ones. Import this with the project's copy of vitops first on the path.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -52,6 +53,7 @@ class Reality:
     def __init__(self, project: Project) -> None:
         self._project = project
         self._made: Mapping[str, str] = {}
+        self._published: dict[str, str] = {}
 
     def follow(self, kind: str = "") -> Verdict:
         """Plan, run and make everything from nothing, after an edit of that kind (none for the first time)."""
@@ -63,8 +65,9 @@ class Reality:
             planned={name: item["status"] for name, item in planned.items()},
             done={name: item["status"] for name, item in ran.items()},
         )
+        known = {key: digest for key, digest in self._published.items() if digest not in lost}
         for name, item in planned.items():
-            if not _agrees(item, ran[name], planned, ran):
+            if not _agrees(item, ran[name], planned, known):
                 verdict.wrong.append(name)
         for name, digest in true.items():
             if ran[name]["digest"] != digest:
@@ -77,28 +80,32 @@ class Reality:
         if kind in PRESERVING and self._made and true != self._made:
             raise AssertionError(f"an edit of kind {kind} was meant to preserve behaviour, and did not")
         self._made = true
+        self._published |= {item["key"]: item["digest"] for item in ran.values() if item["key"]}
         return verdict
 
     def _lost(self) -> set[str]:
         """Artifacts of which a blob is not what its name says: a stage has to be executed for them."""
         store = Store(self._project.home)
-        made = {digest for name, digest in self._made.items() if name != "split"}
-        entries = {digest: store.manifest(digest) for digest in made}
-        return {
-            digest
-            for digest, files in entries.items()
-            if any(manifest.difference(store.blob(entry.sha256), entry) for entry in files)
-        }
+        broken = {name for name in self._project.damaged if not _intact(store.blob(name))}
+        digests = set(self._published.values()) if broken else set()
+        return {digest for digest in digests if any(entry.sha256 in broken for entry in store.manifest(digest))}
 
 
-def _agrees(planned: JSON, ran: JSON, plan: Mapping[str, JSON], run: Mapping[str, JSON]) -> bool:
-    """A hit hits with its digest, a run executes under its key; one that waits has an input that was to be made."""
+def _intact(blob: Path) -> bool:
+    return blob.is_file() and hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+
+
+def _agrees(planned: JSON, ran: JSON, plan: Mapping[str, JSON], known: Mapping[str, str]) -> bool:
+    """A hit hits with its digest, a run executes under its key.
+
+    One that waits has an input that is not known yet, and executes exactly when its key then names no artifact.
+    """
     if planned["status"] == "hit":
         return ran["status"] == "hit" and ran["digest"] == planned["digest"]
     if planned["status"] == "run":
         return ran["status"] == "executed" and ran["key"] == planned["key"]
-    unknown = [name for name in planned["inputs"] if plan[name]["status"] != "hit"]
-    return bool(unknown) and any(run[name]["status"] == "executed" for name in run if plan[name]["status"] == "run")
+    unknown = any(plan[name]["status"] != "hit" for name in planned["inputs"])
+    return unknown and (ran["status"] == "executed") == (ran["key"] not in known)
 
 
 def _plan(project: Project) -> dict[str, JSON]:

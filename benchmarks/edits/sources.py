@@ -11,7 +11,7 @@ FILES = {
 
         from typing import Annotated, ClassVar, Literal
 
-        from pydantic import Field
+        from pydantic import Field, PrivateAttr
 
         from vitops.config.base import Section, later_field
 
@@ -40,9 +40,10 @@ FILES = {
             epochs: int = $n_default_epochs$
             width: int = $n_default_width$
             $v_neutral$
+            _slope: int = PrivateAttr($n_private$)
 
             def budget(self):
-                return self.epochs * LIMIT + self.width
+                return [self.epochs * LIMIT + self.width, self._slope]
 
 
         class Prune(Section):
@@ -211,6 +212,7 @@ FILES = {
         from vitops.mini.figures import counted
 
         handle = tables.note("third", $n_third$)
+        handles = list(map(tables.ORDER.append, [$n_handed$]))
         nets.Setting.scale = $n_patched$
 
 
@@ -321,7 +323,8 @@ FILES = {
                 config.budget(), method(config.method, 3), figures.decorated(5), figures.closure(2),
                 figures.annotated(1), net.run(4), net.size, net.fold(8), Setting().rate, Setting.scale,
                 tables.TABLE, tables.ORDER, tables.conditional(6), area(7), factor(9), shown(10), OPEN,
-                named.run("add", 11), start.steps, Warmup.SHARE, OFFSETS, Net.known["Found"].width,
+                named.run("add", 11), start.steps, Warmup.model_validate({}).steps, Warmup.SHARE,
+                OFFSETS, Net.known["Found"].width,
             ]
             write(job, "model", mix($l_seen$, $l_parts$, $n_train$))
             write(job, "coarse", mix($l_seen$) % $n_coarse$)

@@ -4,7 +4,8 @@ A miniature project (a copy of vitops with toy stages in every shape in which co
 random: code, parameters, defaults, data, artifacts, and much that changes nothing. After each edit vitops plans, vitops
 runs (both on the real store and ledger), and every stage function is called on its own from nothing. Compared are:
 
-- plan and reality, stage by stage (a planned hit has its digest, a planned run its key);
+- plan and reality, stage by stage (a planned hit has its digest, a planned run its key, and what waited for an input
+  executes exactly when its key then names nothing);
 - the artifact of every exact stage and the bytes it makes from nothing: any difference is a stale hit;
 - executions whose intact artifact had those bytes already: needless, whatever the edit was.
 
@@ -58,6 +59,7 @@ def measure(folder: Path, *, edits: int, seed: int) -> dict[str, Any]:
     reality, random_, started = Reality(project), random.Random(seed), time.monotonic()
     first = reality.follow()
     counts: Counter[str] = Counter(executions=0, needless=0, wrong=len(first.wrong), stale=len(first.stale))
+    planned = Counter(first.planned.values())
     by_kind: dict[str, Counter[str]] = {kind: Counter() for kind in EDITS}
     stamp = code_stamp(project.package)
     for number in range(edits):
@@ -74,6 +76,7 @@ def measure(folder: Path, *, edits: int, seed: int) -> dict[str, Any]:
         )
         by_kind[kind] += row
         counts += row
+        planned.update(verdict.planned.values())
         before, stamp = stamp, code_stamp(project.package)
         counts["peer_executions"] += len(verdict.done) - 1 if stamp != before else len(executed)
         for name in verdict.needless:
@@ -91,6 +94,7 @@ def measure(folder: Path, *, edits: int, seed: int) -> dict[str, Any]:
         "seed": seed,
         "plan_equals_reality": edits - counts["wrong"],
         "stale_hits": counts["stale"],
+        "planned": dict(sorted(planned.items())),
         "executions": counts["executions"],
         "needless": counts["needless"],
         "peer_whole_package": {

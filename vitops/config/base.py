@@ -52,7 +52,10 @@ class Section(BaseModel):
 
 
 def later_field(default: Any, **kwargs: Any) -> Any:
-    """A field added after stage keys were published: its default is also its neutral value."""
+    """A field added after stage keys were published: its default is also its neutral value, and never changes again.
+
+    A default that has to change makes it an ordinary field: then its value stands in every key.
+    """
     return Field(default, json_schema_extra={"neutral": default}, **kwargs)
 
 

@@ -3,11 +3,12 @@
 Laws: a node is a module-level definition (a class is one unit) under its dotted name; an edge leads to a definition of
 the same package that the node may use. A name is followed through imports, aliases, re-exports and ``import *`` to
 where it is defined, to all places where it may be. A module used as a value, through ``globals()`` or by a name that it
-does not visibly define, means all of it. What runs when a reached module is imported counts: its statements, and the
-definitions that call, decorate or subclass something of the package that may take note of them. Names that arrive
-outside the package end there: the versions of other distributions stand in the stage key. ``pkgutil.resolve_name``
-(or ``importlib.import_module``) with a computed name leads nowhere: that is the seam where a section's
-``implementation`` is imported, and those are roots.
+does not visibly define, means all of it; ``globals()[f"op_{name}"]`` means what begins so, and ``__subclasses__`` every
+class with a base. What runs when a reached module is imported counts: its statements, and the definitions that call,
+decorate or subclass something, of the package or foreign, that may take note of them. Names that arrive outside the
+package end there: the versions of other distributions stand in the stage key. ``pkgutil.resolve_name`` (or
+``importlib.import_module``) with a computed name leads nowhere: that is the seam where a section's ``implementation``
+is imported, and those are roots.
 """
 
 import hashlib
@@ -17,8 +18,11 @@ from pathlib import Path
 
 from vitops.errors import VitopsError
 from vitops.plan import syntax
-from vitops.plan.scopes import CALLS, LOADS, WHOLE_MODULE, imported
-from vitops.plan.syntax import EFFECTS, FIELDS, Summary
+from vitops.plan.imports import imported
+from vitops.plan.on_import import NOTED, keeps_subclasses
+from vitops.plan.scopes import LOADS, MAKES, SUBCLASSES, WHOLE_MODULE
+from vitops.plan.sections import FIELDS, asks_only
+from vitops.plan.syntax import EFFECTS, Summary
 from vitops.store.stat_memo import StatMemo
 
 CONFIGURATION_ROOM = "config"
@@ -75,24 +79,36 @@ class Package:
         for reference in found:
             if reference.startswith(LOADS):
                 leads_to += self._load(reference[1:])
-            elif reference.startswith(CALLS):
+            elif reference.startswith(MAKES):
                 leads_to += self._filled_in(module, reference[1:])
+            elif reference == SUBCLASSES:
+                leads_to += self._all_subclasses()
             else:
                 for meaning in self._meanings(module, reference):
                     lines.append(f"{reference} {meaning}")
                     leads_to += self._expand(meaning)
+        if self._made_by_itself(name, set()):
+            leads_to += self._filled_in(module, attribute)
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest() if text else ""
         table = self._module(module)["tables"].get(attribute, {})
         return Definition(name, digest, tuple(dict.fromkeys(leads_to)), table)
 
     def _meanings(self, module: str, reference: str) -> tuple[str, ...]:
         """What a reference of ``module`` may mean; nothing for a builtin."""
-        if reference == WHOLE_MODULE:
-            return (f"{module}:",)
+        if reference.startswith(WHOLE_MODULE):
+            return self._beginning(module, reference[1:])
         if ":" not in reference:
             return self._resolve(module, reference.split("."))
         place, _, chain = reference.partition(":")
         return self._attribute(place, chain.split(".") if chain else [])
+
+    def _beginning(self, module: str, prefix: str) -> tuple[str, ...]:
+        """What the names of a module that begin with ``prefix`` may mean; all of it where not every name shows."""
+        summary = self._module(module)
+        if not prefix or summary["stars"]:
+            return (f"{module}:",)
+        names = sorted(name for name in {*summary["definitions"], *summary["imports"]} if name.startswith(prefix))
+        return tuple(meaning for name in names for meaning in self._resolve(module, [name]))
 
     def _attribute(self, module: str, chain: list[str]) -> tuple[str, ...]:
         """``chain`` asked of a module from outside: one that it does not visibly define may be anything in it."""
@@ -101,12 +117,32 @@ class Package:
         return found or (() if circle or self._summary(module) is None else (f"{module}:",))
 
     def _filled_in(self, module: str, reference: str) -> list[str]:
-        """The fields of a section that is called: those not given have their defaults, which are in no parameters."""
+        """The fields of a section that may be made here: the defaults of those not given stand in no parameters."""
         meanings, (owner, _, last) = self._meanings(module, reference), reference.rpartition(".")
-        if owner and ":" not in last and self._meanings(module, owner) == meanings:
-            return []  # a method: the section is there already
+        if owner and ":" not in last and asks_only(last) and self._meanings(module, owner) == meanings:
+            return []
         names = [f"{meaning}{FIELDS}" for meaning in meanings if self._ours(meaning)]
         return [name for name in names if name.rsplit(".", 1)[1] in self._module(name.rsplit(".", 1)[0])["definitions"]]
+
+    def _made_by_itself(self, name: str, seen: set[str]) -> bool:
+        """Whether a method of this class, or of a base, may make an object of it."""
+        module, _, attribute = name.rpartition(".")
+        if name in seen or not self._ours(name):
+            return False
+        if f"{MAKES}{attribute}" in self._module(module)["definitions"].get(attribute, ["", []])[1]:
+            return True
+        bases = self._module(module)["bases"].get(attribute, [])
+        return any(
+            self._made_by_itself(meaning, {*seen, name}) for base in bases for meaning in self._meanings(module, base)
+        )
+
+    def _all_subclasses(self) -> list[str]:
+        """Every class of the package with a base: whichever of them is loaded, ``__subclasses__()`` may find it."""
+        paths = (path.relative_to(self.folder).with_suffix("") for path in sorted(self.folder.rglob("*.py")))
+        modules = (".".join([self.name, *path.parts]).removesuffix(".__init__") for path in paths)
+        return [
+            f"{module}.{name}" for module in modules for name, bases in self._module(module)["bases"].items() if bases
+        ]
 
     def _expand(self, target: str) -> list[str]:
         """A definition stands for itself, ``pkg.mod:`` for all of the module, a foreign name for nothing."""
@@ -150,7 +186,11 @@ class Package:
             if found := self._attribute(place, attributes.split(".") if attributes else []):
                 return found
         if self._summary(f"{module}.{name}") is not None:
-            return self._attribute(f"{module}.{name}", rest)
+            asked = (f"{module}.__getattr__",) if "__getattr__" in summary["definitions"] else ()
+            return (
+                *self._attribute(f"{module}.{name}", rest),
+                *asked,
+            )  # Python asks it before it imports the submodule
         return ()
 
     def _starred(self, chain: list[str], summary: Summary) -> list[str]:
@@ -178,7 +218,8 @@ class Package:
         calling = [
             name
             for name, called in summary["on_import"].items()
-            if any(self._ours(meaning) for reference in called for meaning in self._meanings(module, reference))
+            if NOTED in called
+            or any(self._ours(meaning) for reference in called for meaning in self._meanings(module, reference))
         ]
         derived = [name for name in summary["bases"] if self._hooked(f"{module}.{name}", set())]
         return [f"{module}.{name}" for name in (*calling, *derived)]
@@ -186,10 +227,12 @@ class Package:
     def _hooked(self, name: str, seen: set[str]) -> bool:
         """Whether a base of this class, or its metaclass, runs code when the class is defined."""
         module, _, attribute = name.rpartition(".")
-        if name in seen or not self._ours(name):
+        if name in seen:
             return False
+        if not self._ours(name):
+            return name.endswith(":") or keeps_subclasses(name)
         bases = self._module(module)["bases"].get(attribute, [])
-        return "" in bases or any(
+        return NOTED in bases or any(
             self._hooked(meaning, {*seen, name}) for base in bases for meaning in self._meanings(module, base)
         )
 
@@ -234,7 +277,6 @@ class Package:
 
 def _summariser_digest() -> str:
     """Changes with the code that makes summaries, so that summaries of another vitops are not taken for ours."""
-    text = b"".join(
-        Path(__file__).with_name(name).read_bytes() for name in ("local_names.py", "scopes.py", "syntax.py")
-    )
+    names = ("imports", "local_names", "normal_form", "on_import", "scopes", "sections", "syntax")
+    text = b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
     return hashlib.sha256(text).hexdigest()[:12]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from vitops.config.pipelines import AnyPipeline
 from vitops.config.problems import did_you_mean
 from vitops.errors import UsageError
-from vitops.plan.stages import Stage, architectures
+from vitops.plan.stages import Stage, architectures, rebuilding
 from vitops.store.artifacts import Store
 
 SPEC = "model.json"
@@ -27,14 +27,17 @@ def rooted(chosen: Sequence[Stage], *, pipeline: AnyPipeline, name: str, store: 
         if isinstance(value, str):
             keys.setdefault(value, f"pipelines.{name}.{field}")
     wanted = sorted({digest for stage in chosen for digest in stage.rebuilds})
-    roots = {digest: _implementation(store, digest, key=keys[digest]) for digest in wanted}
+    roots = {digest: _rebuilding(store, digest, key=keys[digest]) for digest in wanted}
     return tuple(
-        replace(stage, roots=tuple(dict.fromkeys((*stage.roots, *(roots[digest] for digest in stage.rebuilds)))))
+        replace(
+            stage,
+            roots=tuple(dict.fromkeys((*stage.roots, *(root for digest in stage.rebuilds for root in roots[digest])))),
+        )
         for stage in chosen
     )
 
 
-def _implementation(store: Store, digest: str, *, key: str) -> str:
+def _rebuilding(store: Store, digest: str, *, key: str) -> tuple[str, ...]:
     try:
         data = store.read(digest, SPEC)
     except UsageError as error:
@@ -42,8 +45,7 @@ def _implementation(store: Store, digest: str, *, key: str) -> str:
     if data is None:
         raise UsageError(f"{key}: artifact {digest} is no model, for it has no {SPEC}: name one of a training stage")
     kind = json.loads(data)["builder"]["kind"]
-    known = {section.model_fields["kind"].default: section.implementation for section in architectures()}
-    implementation = known.get(kind)
-    if implementation is None:
+    known = {section.model_fields["kind"].default: section for section in architectures()}
+    if kind not in known:
         raise UsageError(f"{key}: artifact {digest} is a model of the unknown kind '{kind}'{did_you_mean(kind, known)}")
-    return implementation
+    return rebuilding(known[kind])

@@ -2,19 +2,20 @@
 
 A reference is a dotted chain. ``a.b.c`` begins with a name of the enclosing module; ``pkg.mod:attr.x`` begins with an
 import inside the function itself; ``!pkg.mod:attr`` is such an import without a use (the module is loaded); ``(`` in
-front says that it is called; ``*`` means that the whole module may be used (``globals()``). Where the rules leave
-doubt, a name counts as a reference: too many cost a needless run, too few a wrong hit.
+front says that an object may be made of it, for it is called or handed on, not just asked about; ``*`` means that the
+whole module may be used (``globals()``), ``*op_`` whatever in it begins so; ``^`` that all subclasses of anything may
+be. Where the rules leave doubt, a name counts as a reference: too many cost a needless run, too few a wrong hit.
 """
 
 import ast
 from collections.abc import Iterable, Iterator
 
-Imports = dict[str, list[str]]
-"""Bound name -> targets ``module:attribute`` (``module:`` for the module itself; several after ``import a.b, a.c``)."""
+from vitops.plan.imports import Imports, import_targets, imported
 
 WHOLE_MODULE = "*"
+SUBCLASSES = "^"
 LOADS = "!"
-CALLS = "("
+MAKES = "("
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _WRAPPERS = frozenset(
@@ -32,7 +33,13 @@ _WRAPPERS |= {
 }
 """Decorators that do not read annotations."""
 
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_IMPORTERS = frozenset({"__import__", "import_module", "resolve_name"})
+_ASKING = frozenset({("cast", 0), ("isinstance", 1), ("issubclass", 1)})
+_EVALUATORS = frozenset({"eval", "exec"})
+_LOOK_AROUND = frozenset({"__globals__", "f_globals"})
+_TYPE_FORMS = frozenset(
+    {"Annotated", "Callable", "Iterable", "Mapping", "Optional", "Sequence", "Union", "dict", "list", "tuple", "type"}
+)
 _Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
@@ -41,31 +48,6 @@ def references(node: ast.AST, *, module: str, is_package: bool) -> set[str]:
     collector = _Collector(module=module, is_package=is_package)
     collector.visit(node)
     return collector.found
-
-
-def called_on_import(node: ast.stmt, *, module: str, is_package: bool) -> set[str]:
-    """Chains that a definition calls, or decorates with, when its module is imported: bodies of functions run later."""
-    collector = _Collector(module=module, is_package=is_package)
-    for item in _run_on_import(node):
-        if isinstance(item, ast.Call):
-            collector.visit(item.func)
-        elif isinstance(item, _DEFINITIONS):
-            for decorator in item.decorator_list:
-                collector.visit(decorator)
-    return {reference for reference in collector.found if not reference.startswith((LOADS, CALLS))}
-
-
-def import_targets(node: ast.Import | ast.ImportFrom, *, module: str, is_package: bool) -> Iterator[tuple[str, str]]:
-    """(bound name, target) pairs of an import statement, with relative modules made absolute."""
-    if isinstance(node, ast.Import):
-        for alias in node.names:
-            yield alias.asname or alias.name.split(".")[0], f"{alias.name}:"
-        return
-    source = _absolute(node, module=module, is_package=is_package)
-    if source == "__future__":
-        return
-    for alias in node.names:
-        yield alias.asname or alias.name, f"{source}:" if alias.name == "*" else f"{source}:{alias.name}"
 
 
 def bound_names(nodes: Iterable[ast.AST]) -> set[str]:
@@ -87,25 +69,21 @@ def bound_names(nodes: Iterable[ast.AST]) -> set[str]:
     return names
 
 
-def _absolute(node: ast.ImportFrom, *, module: str, is_package: bool) -> str:
-    if not node.level:
-        return node.module or ""
-    parts = module.split(".")
-    base = parts[: len(parts) - node.level + is_package]
-    return ".".join([*base, node.module] if node.module else base)
-
-
 class _Collector(ast.NodeVisitor):
     def __init__(self, *, module: str, is_package: bool) -> None:
         self._module, self._is_package = module, is_package
         self._scopes: list[tuple[set[str], Imports]] = []
-        self._in_class = False
+        self._in_class = self._based = self._asked_about = False
         self.found: set[str] = set()
 
     def visit_Name(self, node: ast.Name) -> None:
         self._use(node.id, [])
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
+        if node.attr in _LOOK_AROUND:
+            self.found.add(WHOLE_MODULE)
+        elif node.attr == "__subclasses__":
+            self.found.add(SUBCLASSES)
         if (chain := dotted(node)) is not None:
             self._use(chain[0], chain[1:])
         else:
@@ -114,13 +92,30 @@ class _Collector(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         first = node.args[0] if node.args else None
-        if (called := dotted(node.func)) is not None:
-            self._use(called[0], called[1:], mark=CALLS)
-        if name in {"globals", "vars"} and first is None:
+        if (name in {"globals", "vars"} and first is None) or (name in _EVALUATORS and isinstance(node.func, ast.Name)):
             self.found.add(WHOLE_MODULE)
-        elif name in {"import_module", "__import__"} and isinstance(first, ast.Constant):
-            self.found.add(f"{first.value!s}:")
-        self.generic_visit(node)
+        elif name in _IMPORTERS and isinstance(first, ast.Constant):
+            self.found.add(str(first.value) if ":" in str(first.value) else f"{first.value!s}:")
+        self._ask(node.func, asked=name == "model_validate" and _is_given(node))
+        for number, argument in enumerate(node.args):
+            self._ask(argument, asked=(name, number) in _ASKING)
+        for keyword in node.keywords:
+            self._ask(keyword.value, asked=keyword.arg == "bound")
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        for operand in (node.left, node.right):
+            self._ask(operand, asked=isinstance(node.op, ast.BitOr))
+
+    def visit_MatchClass(self, node: ast.MatchClass) -> None:
+        self._ask(node.cls, asked=True)
+        self._visit_all([*node.patterns, *node.kwd_patterns])
+
+    def _ask(self, node: ast.expr, *, asked: bool) -> None:
+        """Visit ``node``; ``asked``: a class that it names is asked about, and no object is made of it."""
+        names = node.elts if isinstance(node, ast.Tuple) else [node]
+        before, self._asked_about = self._asked_about, asked and all(dotted(name) is not None for name in names)
+        self.visit(node)
+        self._asked_about = before
 
     def visit_Import(self, node: ast.Import) -> None:
         self._import(node)
@@ -131,13 +126,17 @@ class _Collector(ast.NodeVisitor):
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
         if self._in_class:  # becomes an attribute, which nobody can follow; a function's imports are in its scope
             targets = import_targets(node, module=self._module, is_package=self._is_package)
-            self.found |= {target for _, target in targets}
+            self.found |= {mark + target for _, target in targets for mark in ("", MAKES)}
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         value = node.value
         if isinstance(value, ast.Attribute) and value.attr == "modules" and getattr(value.value, "id", "") == "sys":
             self.found.add(f"{node.slice.value!s}:" if isinstance(node.slice, ast.Constant) else WHOLE_MODULE)
-        self.generic_visit(node)
+        if ast.unparse(value) == "globals()" and isinstance(node.ctx, ast.Load) and (prefix := _beginning(node.slice)):
+            self.found.add(WHOLE_MODULE + prefix)
+        else:
+            self.visit(value)
+        self._ask(node.slice, asked=bool(_TYPE_FORMS & set((dotted(value) or [""])[-1:])))
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._function(node)
@@ -149,23 +148,26 @@ class _Collector(ast.NodeVisitor):
         self._function(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._visit_all([*node.decorator_list, *node.bases, *node.keywords])
-        outer, self._in_class = self._in_class, True
+        self._visit_all([*node.decorator_list, *node.keywords])
+        for base in node.bases:
+            self._ask(base, asked=True)
+        outer = self._in_class, self._based
+        self._in_class, self._based = True, bool(node.bases)
         self._visit_all(node.body)
-        self._in_class = outer
+        self._in_class, self._based = outer
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self._visit_all(part for part in (node.target, node.value) if part is not None)
         if self._in_class:
-            self._annotation(node.annotation)
+            self._annotation(node.annotation, asked=not self._based)
 
-    def _annotation(self, node: ast.expr) -> None:
-        """A quoted annotation means the names in it: dataclasses and pydantic look them up."""
-        self.visit(node)
+    def _annotation(self, node: ast.expr, *, asked: bool) -> None:
+        """A quoted annotation means the names in it: dataclasses and pydantic look them up, and pydantic makes them."""
+        self._ask(node, asked=asked)
         for item in ast.walk(node):
             if isinstance(item, ast.Constant) and isinstance(item.value, str):
                 try:
-                    self.visit(ast.parse(item.value, mode="eval").body)
+                    self._ask(ast.parse(item.value, mode="eval").body, asked=asked)
                 except SyntaxError:
                     continue
 
@@ -193,7 +195,7 @@ class _Collector(ast.NodeVisitor):
         defaults = [item for item in (*arguments.defaults, *arguments.kw_defaults) if item is not None]
         self._visit_all([*getattr(node, "decorator_list", []), *defaults])
         for annotation in annotations(node):
-            self._annotation(annotation)
+            self._annotation(annotation, asked=False)
         body: list[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else list(node.body)
         outer, self._in_class = self._in_class, False
         self._scopes.append(self._scope(arguments, body))
@@ -213,20 +215,34 @@ class _Collector(ast.NodeVisitor):
                     self.found.add(f"{LOADS}{target}")
         return names, imports
 
-    def _use(self, name: str, chain: list[str], *, mark: str = "") -> None:
+    def _use(self, name: str, chain: list[str]) -> None:
         if name == "sys" and chain[:1] == ["modules"] and len(chain) > 1:  # sys.modules.get(...)
             self.found.add(WHOLE_MODULE)
+        for mark in ("",) if self._asked_about else ("", MAKES):
+            self.found |= {mark + reference for reference in self._meant(name, chain)}
+
+    def _meant(self, name: str, chain: list[str]) -> list[str]:
         for names, imports in reversed(self._scopes):
             if name in imports:
-                self.found |= {mark + target for target in imported(name, chain, imports[name])}
-                return
+                return imported(name, chain, imports[name])
             if name in names:
-                return
-        self.found.add(mark + ".".join([name, *chain]))
+                return []
+        return [".".join([name, *chain])]
 
     def _visit_all(self, nodes: Iterable[ast.AST]) -> None:
         for node in nodes:
             self.visit(node)
+
+
+def _beginning(text: ast.expr) -> str:
+    """What a text certainly begins with; empty if that is not known."""
+    first = text.values[0] if isinstance(text, ast.JoinedStr) and text.values else text
+    return str(first.value) if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+
+
+def _is_given(call: ast.Call) -> bool:
+    """``model_validate(job.parameters["config"])``: resolved values, none of which is missing."""
+    return len(call.args) == 1 and not call.keywords and isinstance(call.args[0], ast.Attribute | ast.Subscript)
 
 
 def annotations(node: ast.AST) -> list[ast.expr]:
@@ -246,20 +262,6 @@ def dotted(node: ast.expr) -> list[str] | None:
     return [node.id, *chain[::-1]] if isinstance(node, ast.Name) else None
 
 
-def imported(name: str, chain: list[str], targets: list[str]) -> list[str]:
-    """Targets that ``name.chain`` means where ``name`` was bound by imports of ``targets``."""
-    found, plain = [], False
-    for target in targets:
-        module, attribute = target.split(":")
-        if attribute or module.split(".")[0] != name:
-            found.append(f"{module}:{'.'.join([attribute, *chain] if attribute else chain)}")
-            continue
-        plain, rest = True, module.split(".")[1:]
-        if chain[: len(rest)] == rest:
-            found.append(f"{module}:{'.'.join(chain[len(rest) :])}")
-    return found if found or not plain else [f"{name}:{'.'.join(chain)}"]
-
-
 def _wraps(decorator: ast.expr) -> bool:
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
     return (dotted(called) or [""])[-1] in _WRAPPERS
@@ -275,17 +277,3 @@ def _own_statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
         yield node
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda):
             yield from _own_statements(ast.iter_child_nodes(node))
-
-
-def _run_on_import(node: ast.AST) -> Iterator[ast.AST]:
-    """``node`` and what is evaluated with it: of a function the decorators and defaults alone."""
-    yield node
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        parts: Iterable[ast.AST | None] = [*node.decorator_list, *node.args.defaults, *node.args.kw_defaults]
-    elif isinstance(node, ast.Lambda):
-        parts = [*node.args.defaults, *node.args.kw_defaults]
-    else:
-        parts = ast.iter_child_nodes(node)
-    for part in parts:
-        if part is not None:
-            yield from _run_on_import(part)

@@ -23,6 +23,8 @@ DISTRIBUTED_KINDS = ("train", "prune")
 """Kinds that run on several workers; their count changes bits in ``fast`` mode alone."""
 
 PRUNED_MODEL = "vitops.models.pruned_vit:build"
+JOB = "vitops.store.job:Job"
+"""What every stage of the model plane is called with: its methods run inside the stage, and no name leads to them."""
 Rebuilt = type[Section] | str
 """What a model was built from: the class of its section, or what the artifact of that digest says."""
 
@@ -37,18 +39,19 @@ _FUNCTIONS = {
     "report": "vitops.reporting.stage:report",
 }
 _TORCH = ("numpy", "pillow", "safetensors", "timm", "torch", "torchvision")
-_ONNX = ("onnx", "onnxruntime")
+_ONNX = ("onnx", "onnxruntime", "protobuf")
+_EXPORT = ("onnx-ir", "onnxscript")
 _LIBRARIES: dict[str, tuple[str, ...]] = {
     "ingest": ("numpy", "pillow", "pyarrow"),
     "validate": ("great-expectations", "numpy", "pandas", "pillow", "pyarrow"),
     "split": ("numpy", "pyarrow"),
     "train": _TORCH,
     "prune": _TORCH,
-    "export": (*_TORCH, *_ONNX, "onnxscript"),
+    "export": (*_TORCH, *_ONNX, *_EXPORT),
     "quantize": (*_TORCH, *_ONNX),
     "evaluate": (*_TORCH, *_ONNX),
     "package": ("jinja2", "numpy", "onnxruntime", "pillow"),
-    "report": (*_TORCH, *_ONNX, "jinja2", "onnxscript"),
+    "report": (*_TORCH, *_ONNX, *_EXPORT, "jinja2"),
 }
 
 
@@ -108,6 +111,12 @@ def architectures() -> tuple[type[Section], ...]:
     """Every class of ``model:`` sections: what a model that only a digest names may have been built from."""
     classes: tuple[type[Section], ...] = get_args(get_args(Model)[0])
     return classes
+
+
+def rebuilding(model: type[Section]) -> tuple[str, ...]:
+    """Code roots of what rebuilds a model of this section: the class that checks its arguments, the implementation."""
+    found = (f"{model.__module__}:{model.__name__}", model.implementation)
+    return tuple(root for root in found if root)
 
 
 def task_kind(dataset: Dataset) -> str:
@@ -217,7 +226,7 @@ class _Flow:
         sections = [] if config is None else config.sections()
         function = _FUNCTIONS.get(kind) or (config.implementation if config else None)
         assert function is not None, kind
-        rebuilt = [model.implementation for model in rebuilds if not isinstance(model, str) and model.implementation]
+        rebuilt = [root for model in rebuilds if not isinstance(model, str) for root in rebuilding(model)]
         pruned = [PRUNED_MODEL] if rebuilds and kind != "train" else []
         return Stage(
             name=name,
@@ -227,7 +236,7 @@ class _Flow:
                 "seed": self._pipeline.seed,
                 **({"pipeline": self._name} if named else {}),
             },
-            roots=_roots(function, sections, self._kind, *rebuilt, *pruned),
+            roots=_roots(function, sections, JOB, self._kind, *rebuilt, *pruned),
             libraries=_LIBRARIES[kind],
             environment=self._environment(kind),
             inputs={"split": "split", **(inputs or {})},

@@ -1,52 +1,29 @@
 """What one source file defines, in a form that survives every edit that cannot change behaviour.
 
-Laws: comments, docstrings, formatting, names of locals and the annotations of undecorated functions and of variables
-leave a summary unchanged; class-level annotations count (dataclasses and pydantic build behaviour out of them), and
-so do those of decorated functions. In the configuration room a section's fields are declarations whose resolved
-values stand in the stage key already: they make a definition of their own (``Name<fields>``), which only code that
-fills a section by itself reaches. Statements count in their order where it can matter: a name bound twice, or changed
-by a statement of the module, is told apart by how often before. A summary is plain JSON, so it can be kept on disk,
-and is a function of the file's text, the module's name and nothing else.
+Laws: what leaves the ``normal_form`` of a definition alone leaves a summary unchanged, and so do tables of
+implementations and what only declares (``sections``). Statements count in their order where it can matter: a name bound
+twice, or changed by a statement of the module, is told apart by how often before. A summary is plain JSON, so it can be
+kept on disk, and is a function of the file's text, the module's name and nothing else.
 """
 
 import ast
-import builtins
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vitops.plan.local_names import renamed_locals
-from vitops.plan.scopes import (
-    CALLS,
-    LOADS,
-    WHOLE_MODULE,
-    Imports,
-    annotations,
-    bound_names,
-    called_on_import,
-    dotted,
-    import_targets,
-    references,
-)
+from vitops.plan.imports import Imports, import_targets
+from vitops.plan.normal_form import is_inert, normal_form
+from vitops.plan.on_import import CHANGERS, bases, called_on_import
+from vitops.plan.scopes import LOADS, MAKES, SUBCLASSES, WHOLE_MODULE, bound_names, references
+from vitops.plan.sections import FIELDS, Sections, makes_itself
 
 Summary = dict[str, Any]
 
 EFFECTS = "<module>"
 """Name under which a module's statements that are neither definitions nor imports are summed up."""
-FIELDS = "<fields>"
-"""Ending of the definition that holds the fields of a configuration section."""
 
-_MUTATORS = frozenset({"__import__", "delattr", "eval", "exec", "import_module", "setattr"})
-"""Calls that change something from within an assignment, whatever module they come from."""
-_PLAIN_BASES = frozenset({"enum", "typing"})
-"""Modules whose classes make a class of constants, not a configuration section."""
-_TYPE_FORMS = frozenset(
-    {"Annotated", "ClassVar", "Literal", "Optional", "Union", "dict", "list", "set", "tuple", "type"}
-)
-_PURE_DECORATORS = frozenset({"abc", "contextlib", "dataclasses", "enum", "functools", "pydantic", "torch", "typing"})
-_IGNORED_FIELDS = frozenset({"annotation", "returns", "type_comment", "type_params", "kind", "ctx"})
 _DOTTED = re.compile(r"\w+(\.\w+)+:\w+")
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -65,13 +42,13 @@ def summarise(source: str, *, module: str, is_package: bool, declarations: bool)
 
 class _Summariser:
     def __init__(self, *, module: str, is_package: bool, declarations: bool) -> None:
-        self.module, self.is_package, self.declarations = module, is_package, declarations
+        self.module, self.is_package = module, is_package
         self.imports: Imports = {}
         self.stars: list[str] = []
         self.loads: list[str] = []
         self.nodes: dict[str, list[ast.stmt]] = {}
+        self.sections = Sections(self.nodes, self.imports, declarations=declarations)
         self.effects: list[ast.stmt] = []
-        self.registered: list[str] = []
         self.bases: dict[str, list[str]] = {}
         self.tables: dict[str, dict[str, str]] = {}
         self.marks: dict[ast.stmt, list[str]] = {}
@@ -81,14 +58,13 @@ class _Summariser:
             self._module_level(statement)
         self._mark_order(tree.body)
         definitions = {name: self._definition(nodes) for name, nodes in self.nodes.items()}
-        definitions |= {name + FIELDS: fields for name in self.nodes if (fields := self._fields(self.nodes[name]))}
+        definitions |= {name + FIELDS: fields for name in self.nodes if (fields := self._fields(name))}
         for name in bound_names(self.effects):
             definitions.setdefault(name, ["", [EFFECTS]])
         for name, targets in self.imports.items():
             self._also_imported(definitions, name, targets)
-        if self.effects or self.registered:
-            digest, found = self._definition(self.effects)
-            definitions[EFFECTS] = [_sha256(digest, *self.registered), sorted({*found, *self.registered})]
+        if self.effects:
+            definitions[EFFECTS] = self._definition(self.effects)
         return {
             "definitions": definitions,
             "imports": self.imports,
@@ -108,8 +84,9 @@ class _Summariser:
         return found
 
     def _called(self, node: ast.stmt) -> set[str]:
-        left = self._undeclared(node)
-        return set() if left is None else called_on_import(left, module=self.module, is_package=self.is_package)
+        if (left := self._counted(node)) is None:
+            return set()
+        return called_on_import(left, module=self.module, is_package=self.is_package, imports=self.imports)
 
     def _mark_order(self, body: list[ast.stmt]) -> None:
         """Tell statements apart by how often a name that they use on import was bound or changed before them."""
@@ -132,7 +109,7 @@ class _Summariser:
 
     def _roots(self, node: ast.stmt) -> set[str]:
         """Names of the module that a statement uses while it is executed; the body of a function is not."""
-        if isinstance(node, ast.Import | ast.ImportFrom) or _is_inert(node):
+        if isinstance(node, ast.Import | ast.ImportFrom) or is_inert(node):
             return set()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             values = [*node.args.defaults, *node.args.kw_defaults, *node.decorator_list]
@@ -140,7 +117,8 @@ class _Summariser:
         else:
             parts = [node]
         found = {reference for part in parts for reference in self._references(part)}
-        return {reference.lstrip(CALLS).split(".")[0] for reference in found if ":" not in reference} - {WHOLE_MODULE}
+        names = {reference.lstrip(MAKES).split(".")[0] for reference in found if ":" not in reference}
+        return {name for name in names if not name.startswith((WHOLE_MODULE, SUBCLASSES))}
 
     def _references(self, node: ast.AST) -> set[str]:
         return references(node, module=self.module, is_package=self.is_package)
@@ -157,16 +135,14 @@ class _Summariser:
             self._import(node)
         elif isinstance(node, _DEFINITIONS):
             self._define([node.name], node)
-            if any(self._registers(decorator) for decorator in node.decorator_list):
-                self.registered.append(node.name)
             if isinstance(node, ast.ClassDef):
-                self.bases[node.name] = _bases(node)
-        elif (names := _assigned(node)) is not None and not _MUTATORS & {
+                self.bases[node.name] = bases(node)
+        elif (names := _assigned(node)) is not None and not CHANGERS & {
             chain.split(".")[-1] for chain in self._called(node)
         }:
             self._define(names, node)
             self._table(names, node)
-        elif not _is_inert(node):
+        elif not is_inert(node):
             self._effect(node)
 
     def _define(self, names: Iterable[str], node: ast.stmt) -> None:
@@ -195,158 +171,34 @@ class _Summariser:
             else:
                 self.imports.setdefault(bound, []).append(target)
 
-    def _registers(self, decorator: ast.expr) -> bool:
-        """Whether a decorator may put its function into a table: any but those known to only wrap it."""
-        if "library" in (dotted(decorator.func if isinstance(decorator, ast.Call) else decorator) or []):
-            return True  # torch.library: an operator is called by its name
-        while isinstance(decorator, ast.Call | ast.Attribute):
-            decorator = decorator.func if isinstance(decorator, ast.Call) else decorator.value
-        if not isinstance(decorator, ast.Name):
-            return True
-        targets = self.imports.get(decorator.id, [])
-        return not targets or any(target.split(":")[0].split(".")[0] not in _PURE_DECORATORS for target in targets)
-
     def _definition(self, nodes: list[ast.stmt]) -> list[Any]:
-        counted = [(node, left) for node in nodes if (left := self._undeclared(node)) is not None]
+        counted = [(node, left) for node in nodes if (left := self._counted(node)) is not None]
         if not counted:
             return ["", []]
         found: set[str] = set()
-        for _, left in counted:
+        for node, left in counted:
             found |= self._references(left)
+            if self.sections.is_section(node) and makes_itself(node):
+                found.add(f"{MAKES}{node.name}")
         texts = [" ".join([normal_form(left), *self.marks.get(node, [])]) for node, left in counted]
         return [_sha256(*texts), sorted(found)]
 
-    def _fields(self, nodes: list[ast.stmt]) -> list[Any] | None:
-        """The fields of a section: for whoever calls it; then those of its bases and of sections in it count too."""
-        fields = [item for node in nodes for item in self._declared(node)]
-        if not fields and not any(isinstance(node, ast.ClassDef) and self._is_section(node) for node in nodes):
-            return None
-        whole = ast.ClassDef(name="", bases=[], keywords=[], body=fields, decorator_list=[])
-        inherited = {chain for node in nodes if isinstance(node, ast.ClassDef) for chain in _bases(node)}
-        found = {item for item in self._references(whole) | inherited if not item.startswith((LOADS, CALLS))}
-        return [_sha256(normal_form(whole)) if fields else "", sorted(found | {f"{CALLS}{item}" for item in found})]
-
-    def _declared(self, node: ast.stmt) -> list[ast.stmt]:
-        """The statements of a class that only declare a field of a section."""
-        if not isinstance(node, ast.ClassDef) or not self._is_section(node):
-            return []
-        return [
-            item for item in node.body if isinstance(item, ast.AnnAssign) and not _names(item.annotation, "ClassVar")
-        ]
-
-    def _is_section(self, node: ast.ClassDef) -> bool:
-        """A class of the configuration room with a base that may be pydantic's: fields are declarations there."""
-        if not self.declarations or node.decorator_list or not node.bases:
-            return False
-        origins = {target for base in _bases(node) for target in self.imports.get(base.split(".")[0], [base])}
-        return not any(target.split(":")[0].split(".")[0] in _PLAIN_BASES for target in origins)
-
-    def _undeclared(self, node: ast.stmt) -> ast.stmt | None:
-        """The part of a definition that counts: no table of implementations, of which the chosen one is a root itself,
-        and in the configuration room neither fields nor type aliases.
-        """
+    def _counted(self, node: ast.stmt) -> ast.stmt | None:
+        """The part of a definition that counts; of a table of implementations, the chosen one is a root itself."""
         if isinstance(node, ast.Assign | ast.AnnAssign) and _is_table(node.value):
             return None
-        if isinstance(node, ast.ClassDef) and (fields := self._declared(node)):
-            return ast.ClassDef(
-                name=node.name,
-                bases=node.bases,
-                keywords=node.keywords,
-                body=[item for item in node.body if item not in fields],
-                decorator_list=node.decorator_list,
-            )
-        alias = self.declarations and isinstance(node, ast.Assign) and self._is_type(node.value)
-        return None if alias else node
+        return self.sections.undeclared(node)
 
-    def _is_type(self, value: ast.expr) -> bool:
-        """``Annotated[...]``, ``Literal[...]``, ``A | B`` of types: what only annotations and validation read."""
-        if isinstance(value, ast.Subscript):
-            return bool(_TYPE_FORMS & set((dotted(value.value) or [""])[-1:]))
-        if isinstance(value, ast.BinOp) and isinstance(value.op, ast.BitOr):
-            return self._is_type(value.left) and self._is_type(value.right)
-        if isinstance(value, ast.Name):
-            nodes = self.nodes.get(value.id, [])
-            constant = any(isinstance(node, ast.Assign | ast.AnnAssign) and not self._aliases(node) for node in nodes)
-            return not constant and (bool(nodes) or value.id in self.imports or hasattr(builtins, value.id))
-        return isinstance(value, ast.Constant) and value.value is None
-
-    def _aliases(self, node: ast.Assign | ast.AnnAssign) -> bool:
-        return isinstance(node.value, ast.Subscript | ast.BinOp) and self._is_type(node.value)
-
-
-def normal_form(node: ast.AST) -> str:
-    """The syntax tree as text without whatever cannot change behaviour; equal in all Python versions we support."""
-    pieces: list[str] = []
-    _write(renamed_locals(node), pieces, in_class=False)
-    return "".join(pieces)
-
-
-def _write(node: Any, out: list[str], *, in_class: bool) -> None:
-    if isinstance(node, ast.AnnAssign) and node.value is not None and not in_class:
-        node = ast.Assign([node.target], node.value)
-    if not isinstance(node, ast.AST):
-        out.append(repr(node))
-        return
-    out.append(type(node).__name__)
-    out.append("(")
-    for field in node._fields:
-        if field in _IGNORED_FIELDS and not (in_class and field == "annotation"):
-            continue
-        if field == "decorator_list":
-            _write_list(annotations(node), out, in_class=False)
-        value = getattr(node, field, None)
-        if value is None or value == []:  # absent, or a field that only newer Python versions have
-            continue
-        out.append(field)
-        out.append("=")
-        if isinstance(value, list):
-            _write_list(value, out, in_class=isinstance(node, ast.ClassDef) and field == "body")
-        else:
-            _write(value, out, in_class=False)
-        out.append(",")
-    out.append(")")
-
-
-def _write_list(items: list[Any], out: list[str], *, in_class: bool) -> None:
-    out.append("[")
-    for item in items:
-        if isinstance(item, ast.stmt) and (_is_inert(item) or (not in_class and _only_annotates(item))):
-            continue
-        _write(item, out, in_class=in_class)
-        out.append(";")
-    out.append("]")
-
-
-def _is_inert(node: ast.stmt) -> bool:
-    if isinstance(node, ast.Pass):
-        return True
-    if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Constant)
-    if isinstance(node, ast.If) and not node.orelse:
-        return _never_runs_on_import(node.test)
-    return False
-
-
-def _never_runs_on_import(test: ast.expr) -> bool:
-    return ast.unparse(test) in ("__name__ == '__main__'", "TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def _names(annotation: ast.expr, name: str) -> bool:
-    return any(
-        name in (dotted(item) or []) for item in ast.walk(annotation) if isinstance(item, ast.Name | ast.Attribute)
-    )
-
-
-def _bases(node: ast.ClassDef) -> list[str]:
-    """Base classes as chains, and an empty one where defining a subclass runs code: a hook, a metaclass."""
-    chains = [".".join(chain) for base in node.bases if (chain := dotted(_generic(base)))]
-    hooked = any(isinstance(item, ast.FunctionDef) and item.name == "__init_subclass__" for item in node.body)
-    looks = any(isinstance(item, ast.Attribute) and item.attr == "__subclasses__" for item in ast.walk(node))
-    return [*chains, *([""] if hooked or looks or node.keywords else [])]
-
-
-def _generic(base: ast.expr) -> ast.expr:
-    return base.value if isinstance(base, ast.Subscript) else base
+    def _fields(self, name: str) -> list[Any] | None:
+        """The fields of a section: for whoever may make one; those of its bases and of sections in it as well."""
+        classes = [node for node in self.nodes[name] if self.sections.is_section(node)]
+        if not classes:
+            return None
+        fields = [item for node in classes for item in self.sections.fields(node)]
+        whole = ast.ClassDef(name="", bases=[], keywords=[], body=fields, decorator_list=[])
+        inherited = {chain for node in classes if isinstance(node, ast.ClassDef) for chain in bases(node) if chain}
+        found = {item for item in self._references(whole) | inherited if not item.startswith((LOADS, MAKES))}
+        return [_sha256(normal_form(whole)) if fields else "", sorted(found | {f"{MAKES}{item}" for item in found})]
 
 
 def _is_table(value: ast.expr | None) -> bool:
@@ -355,10 +207,6 @@ def _is_table(value: ast.expr | None) -> bool:
         return False
     texts = [item.value for item in value.values if isinstance(item, ast.Constant) and isinstance(item.value, str)]
     return len(texts) == len(value.values) and all(_DOTTED.fullmatch(text) for text in texts)
-
-
-def _only_annotates(node: ast.stmt) -> bool:
-    return isinstance(node, ast.AnnAssign) and node.value is None
 
 
 def _assigned(node: ast.stmt) -> list[str] | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vitops.errors import VitopsError
 from vitops.plan.code import CodeDigest, code_digest, vitops_package
 from vitops.plan.definitions import Package
-from vitops.plan.syntax import normal_form
+from vitops.plan.normal_form import normal_form
 from vitops.store.stat_memo import StatMemo
 
 FILES = {
@@ -279,6 +279,16 @@ def test_a_module_used_as_a_value_counts_whole(package, use):
 def test_looking_into_the_own_module_by_name_counts_it_whole(package, use):
     edit(package, "stage.py", "tools.reached(np.float64(1))", use)
     assert "pkg.stage.unrelated" in digest_of(package).definitions
+
+
+def test_looking_into_the_own_module_by_the_beginning_of_a_name_counts_what_begins_so(package):
+    edit(package, "stage.py", "tools.reached(np.float64(1))", "globals()[f'un{job}']")
+    before = digest_of(package)
+    assert "pkg.stage.unrelated" in before.definitions and "pkg.stage.TABLE" not in before.definitions
+    edit(package, "stage.py", "return 1", "return 2")
+    assert changed(before, digest_of(package)) == {"pkg.stage.unrelated"}
+    edit(package, "stage.py", "def unrelated", "def unknown():\n    return 2\n\ndef unrelated")
+    assert "pkg.stage.unknown" in digest_of(package).definitions
 
 
 @pytest.mark.parametrize("use", ["sys.modules['ray'].init()", "'ray' in sys.modules"])
@@ -547,6 +557,61 @@ HIDDEN = {
         "import pkg.c\n\ndef root():\n    return 1\n",
         "import torch\n\n@torch.library.custom_op('pkg::x', mutates_args=())\ndef one():\n    return 1\n",
     ),
+    "a subclass that another definition asks for": (
+        "class Base:\n    pass\n",
+        "from pkg.a import Base\nimport pkg.c\n\ndef root():\n    return Base.__subclasses__()[0]()\n",
+        "from pkg.a import Base\n\nclass One(Base):\n    scale = 1\n",
+    ),
+    "a hook that is assigned": (
+        "KNOWN = []\nclass Base:\n    __init_subclass__ = classmethod(KNOWN.append)\n",
+        "from pkg.a import KNOWN\nimport pkg.c\n\ndef root():\n    return KNOWN\n",
+        "from pkg.a import Base\n\nclass One(Base):\n    scale = 1\n",
+    ),
+    "a subclass that another distribution may keep": (
+        "",
+        "from keeper import find\nimport pkg.c\n\ndef root():\n    return find('One')\n",
+        "import keeper\n\nclass One(keeper.Base):\n    scale = 1\n",
+    ),
+    "a function that a builtin calls": (
+        "KNOWN = []\ndef note(x):\n    KNOWN.append(x)\n",
+        "from pkg.a import KNOWN\nimport pkg.c\n\ndef root():\n    return KNOWN\n",
+        "from pkg.a import note\n\n_ = list(map(note, [1]))\n",
+    ),
+    "an assignment that changes another distribution": (
+        "",
+        "import torch\nimport pkg.c\n\ndef root():\n    return torch.rand(1)\n",
+        "import torch\n\n_ = torch.manual_seed(1)\n",
+    ),
+    "an operator by its name, imported": (
+        "",
+        "import pkg.c\n\ndef root():\n    return 1\n",
+        "from torch.library import custom_op\n\n@custom_op('pkg::x', mutates_args=())\ndef one():\n    return 1\n",
+    ),
+    "a tree node that torch keeps": (
+        "",
+        "import pkg.c\n\ndef root():\n    return 1\n",
+        "from torch.utils import _pytree as tree\n\n@tree.register_class\nclass One:\n    scale = 1\n",
+    ),
+    "a method that another distribution may keep": (
+        "",
+        "import keeper\nimport pkg.c\n\ndef root():\n    return keeper.call()\n",
+        "import keeper\n\nclass Quiet:\n    @keeper.keep('x')\n    def one(self):\n        return 1\n",
+    ),
+    "a definition resolved by its literal name": (
+        "",
+        "import pkgutil\n\ndef root():\n    return pkgutil.resolve_name('pkg.c:value')()\n",
+        "def value():\n    return 1\n",
+    ),
+    "a name in a text that is evaluated": (
+        "",
+        "from pkg.c import run\n\ndef root():\n    return run()\n",
+        "def run():\n    return eval('helper()')\n\ndef helper():\n    return 1\n",
+    ),
+    "a name in the globals of a function": (
+        "",
+        "from pkg.c import run\n\ndef root():\n    return run()\n",
+        "def run():\n    return run.__globals__['helper']()\n\ndef helper():\n    return 1\n",
+    ),
     "a handler chosen by an annotation": (
         "import functools\n\n@functools.singledispatch\ndef run(x):\n    return 0\n",
         "from pkg.a import run\nimport pkg.c\n\ndef root():\n    return run(True)\n",
@@ -566,6 +631,16 @@ def test_code_that_no_name_leads_to_counts_where_it_can_be_felt(package, where):
     after = digest_of(package, "pkg.b:root")
     assert after.digest != before.digest
     assert any(name.startswith("pkg.c.") for name in changed(before, after))
+
+
+def test_a_package_is_asked_for_its_submodule_before_that_is_imported(package):
+    (package / "c").mkdir()
+    (package / "c/deep.py").write_text("def value():\n    return 0\n")
+    (package / "c/__init__.py").write_text("def __getattr__(name):\n    raise AttributeError(1)\n")
+    grow(package, b="from pkg.c import deep\n\ndef root():\n    return deep.value()\n")
+    before = digest_of(package, "pkg.b:root")
+    edit(package, "c/__init__.py", "1", "2")
+    assert changed(before, digest_of(package, "pkg.b:root")) == {"pkg.c.__getattr__"}
 
 
 @pytest.mark.parametrize(
@@ -614,7 +689,7 @@ SECTIONS = """
     import enum
     import re
     from dataclasses import dataclass
-    from typing import ClassVar
+    from typing import ClassVar, Final
 
     from pkg.config.base import Section
 
@@ -627,6 +702,17 @@ SECTIONS = """
 
         def scaled(self):
             return self.SCALE
+
+    class Making(Section):
+        @classmethod
+        def made(cls):
+            return cls()
+
+    class Maker(Making):
+        size: int = 15
+        _hidden: int = 16
+        FIXED: Final[int] = 17
+        SHARED: 'ClassVar[int]' = 18
 
     class Mode(enum.Enum):
         FAST = 10
@@ -644,12 +730,28 @@ SECTIONS = """
 @pytest.mark.parametrize(
     ("use", "old", "counts"),
     [
-        ("settings.Schedule.model_validate(x)", "warmup: int = 5", False),
-        ("settings.Schedule.model_validate(x)", "depth: int = 1", False),
+        ("settings.Schedule.model_validate(x.config)", "warmup: int = 5", False),
+        ("settings.Schedule.model_validate(x.config)", "depth: int = 1", False),
         ("isinstance(x, settings.Schedule)", "warmup: int = 5", False),
+        ("cast(settings.Schedule, x)", "warmup: int = 5", False),
+        ("settings.Schedule | None", "warmup: int = 5", False),
+        ("settings.Schedule.SCALE", "warmup: int = 5", False),
+        ("settings.Schedule.scaled(x)", "warmup: int = 5", False),
         ("settings.Schedule()", "warmup: int = 5", True),
+        ("settings.Schedule.model_validate({})", "warmup: int = 5", True),
+        ("settings.Schedule.model_validate({**x.config})", "warmup: int = 5", True),
+        ("settings.Schedule.model_validate(x)", "warmup: int = 5", True),
+        ("settings.Schedule.model_construct()", "depth: int = 1", True),
+        ("settings.Schedule.model_fields['warmup'].default", "warmup: int = 5", True),
+        ("x(settings.Schedule)", "warmup: int = 5", True),
+        ("{'a': settings.Schedule}[x]()", "warmup: int = 5", True),
+        ("[make() for make in (settings.Schedule,)]", "warmup: int = 5", True),
+        ("settings.Maker.made()", "size: int = 15", True),
+        ("settings.Maker.model_validate(x.config)", "_hidden: int = 16", True),
+        ("settings.Maker.model_validate(x.config)", "FIXED: Final[int] = 17", True),
+        ("settings.Maker.model_validate(x.config)", "SHARED: 'ClassVar[int]' = 18", True),
         ("settings.Schedule()", "depth: int = 1", True),
-        ("settings.Schedule.model_validate(x)", "SCALE: ClassVar[int] = 7", True),
+        ("settings.Schedule.model_validate(x.config)", "SCALE: ClassVar[int] = 7", True),
         ("settings.Mode.FAST", "FAST = 10", True),
         ("settings.Plain", "size: int = 11", True),
         ("settings.FLAGS", "IGNORECASE | 12", True),
@@ -657,7 +759,7 @@ SECTIONS = """
         ("settings.Choice", "Outer | Schedule", False),
     ],
 )
-def test_a_default_counts_where_code_fills_in_a_section_itself(package, use, old, counts):
+def test_a_default_counts_where_code_may_make_a_section_itself(package, use, old, counts):
     (package / "config/settings.py").write_text(textwrap.dedent(SECTIONS))
     grow(package, b=f"from pkg.config import settings\n\ndef root(x):\n    return {use}\n")
     before = digest_of(package, "pkg.b:root")

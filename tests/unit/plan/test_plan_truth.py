@@ -19,3 +19,4 @@ def test_plan_equals_reality_over_random_edits(seed):
     assert done.stdout, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["plan_equals_reality"], found["stale_hits"]) == (8, 0), done.stdout
+    assert set(found["planned"]) == {"hit", "run", "waits"}
