@@ -45,9 +45,6 @@ def main():
         found = _small(Path(folder), options)
     with tempfile.TemporaryDirectory(prefix="vitops-faults-") as folder:
         found[REAL] = _real(Path(folder), options)
-    for part, tally in found.items():
-        for finding in tally.findings:
-            _say("\n".join([part, *(str(line) for line in finding)]))
     summary = _summary(found, options)
     _table(found)
     _say(json.dumps(summary | {"seconds": round(time.monotonic() - begun)}))
@@ -99,6 +96,8 @@ def _timed(what, work, *args, **options):
     tally = work(*args, **options)
     took = f"{time.monotonic() - clock:.0f} s"
     _say(f"{what}: {tally.points} disturbed, {tally.kills.total()} killed, {dict(tally.verdicts)}, {took}")
+    for finding in tally.findings:
+        _say("\n    ".join(str(line) for line in finding))
     return tally
 
 
