@@ -124,12 +124,19 @@ class Operations:
 
 
 def faults(done):
-    """Every kill that the recorded operations allow, in their order: two each, three for a write or a rename."""
+    """Every kill that the recorded operations tell apart: one before each, one after a thread's last, and in the midst.
+
+    A kill after operation k and one before k + 1 of the same thread find the same files, as no operation lies between
+    and a SIGKILL leaves what was written; so the first stands for both. A write can also be torn; at a rename or link,
+    what makes a file appear, it shows whether the bytes had been synced before.
+    """
+    last = Counter(stream for stream, _ in done)
     counts = Counter()
     for stream, name in done:
         counts[stream] += 1
-        more = {"_write": ["torn"], "_rename": ["lost"]}.get(name, [])
-        yield from (Fault(stream, counts[stream], kind) for kind in ["before", "after", *more])
+        more = {"_write": ["torn"], "_rename": ["lost"], "_link": ["lost"]}.get(name, [])
+        more += ["after"] if counts[stream] == last[stream] else []
+        yield from (Fault(stream, counts[stream], kind) for kind in ["before", *more])
 
 
 def die():

@@ -9,100 +9,137 @@ repaired by hand.
 """
 
 import argparse
+import itertools
 import json
+import os
 import random
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-import vitops  # noqa: F401 -- before timm: it declares what torchvision may lack
+from damage import damage
+from enumeration import errors, kills, strike
+from random_kills import chains
+from real_kills import STAGES, RealRoad, chain
+from small_road import EXACT
+from tally import DIVERGENT, NAMED, STUCK, UNNAMED, UNREACHED, Tally
+from undisturbed import Undisturbed
+
+OPERATIONS, ERRORS, MOMENTS, DAMAGE, REAL = (
+    "every operation",
+    "every error",
+    "random moments",
+    "damaged files",
+    "the real flow",
+)
 
 
 def main():
     """Run what the arguments ask for; the exit code."""
     options, begun = _options(), time.monotonic()
     _say(f"seed {options.seed}")
+    with tempfile.TemporaryDirectory(prefix="vitops-faults-", dir=_fast_folder()) as folder:
+        found = _small(Path(folder), options)
     with tempfile.TemporaryDirectory(prefix="vitops-faults-") as folder:
-        summary = _small(Path(folder), options)
-        _real(Path(folder), options, summary)
-    for finding in summary.pop("findings"):
-        _say("\n".join(str(part) for part in finding))
-    _table(summary["kills_per_stage"])
-    summary["seconds"] = round(time.monotonic() - begun)
-    summary["holds"] = not (summary["divergent"] or summary["manual_repairs"] or summary["unnamed_errors"])
-    _say(json.dumps(summary))
+        found[REAL] = _real(Path(folder), options)
+    summary = _summary(found, options)
+    _table(found)
+    _say(json.dumps(summary | {"seconds": round(time.monotonic() - begun)}))
     return 0 if summary["holds"] else 1
 
 
-def _small(root, options):
-    """The parts that need no Ray: all children are forked from this process."""
-    from damage import NAMED, damage
-    from enumeration import UNNAMED, UNREACHED, Tally, errors, kills, strike
-    from random_kills import chains
-    from small_road import EXACT
-    from undisturbed import DIVERGENT, STUCK, Undisturbed
+def _fast_folder():
+    """Where thousands of small stores are written: in memory if there is room, as a SIGKILL leaves both alike."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30
+    return memory if roomy and "TMPDIR" not in os.environ else None
 
+
+def _small(root, options):
+    """The parts that need no Ray, by name: all children are forked from this process."""
     undisturbed = Undisturbed(root)
     _say(f"undisturbed: {json.dumps({stage: round(took, 2) for stage, took in undisturbed.seconds.items()})} s")
-    struck = list(kills(undisturbed, EXACT))[:: options.every]
-    total = strike(undisturbed, struck, jobs=options.jobs)
-    _say(f"operations: {total.points} points, {dict(total.verdicts)}")
-    failed = strike(undisturbed, list(errors(undisturbed, EXACT))[:: options.every], jobs=options.jobs)
-    _say(f"errors: {failed.points} points, {dict(failed.verdicts)}")
-    moments = chains(undisturbed, least=options.random, seed=options.seed, jobs=options.jobs, tally=Tally())
-    _say(f"random moments: {sum(moments.kills.values())} kills, roads {dict(moments.verdicts)}")
-    spoiled = damage(undisturbed, root, jobs=options.jobs, every=options.every)
-    _say(f"damaged files: {spoiled.points} points, {dict(spoiled.verdicts)}")
-    verdicts = total.verdicts + failed.verdicts + moments.verdicts + spoiled.verdicts
-    per_stage = total.kills + moments.kills
-    return {
+    found = {}
+    for part, points in ((OPERATIONS, kills(undisturbed, EXACT)), (ERRORS, errors(undisturbed, EXACT))):
+        found[part] = Tally()
+        for stage, chosen in itertools.groupby(list(points)[:: options.every], key=lambda point: point.stage):
+            told = _timed(f"{part} of {stage}", strike, undisturbed, list(chosen), jobs=options.jobs)
+            found[part] += told
+    asked = {"least": options.random, "seed": options.seed, "jobs": options.jobs}
+    found[MOMENTS] = _timed(MOMENTS, chains, undisturbed, **asked)
+    found[DAMAGE] = _timed(DAMAGE, damage, undisturbed, root, jobs=options.jobs, every=options.every)
+    return found
+
+
+def _real(root, options):
+    """Chains of real runs until at least ``options.real`` of them were killed, or far more were begun."""
+    tally = Tally()
+    if not options.real:
+        return tally
+    road, draw = RealRoad(root / "undisturbed"), random.Random(options.seed)
+    _say(f"undisturbed with Prefect and Ray: {json.dumps(road.seconds)} s")
+    for number in range(2 * options.real // len(STAGES) + 2):
+        missing = options.real - tally.kills.total()
+        if missing <= 0:
+            break
+        many = missing >= len(STAGES)
+        stages = STAGES if many else sorted(draw.sample(STAGES, missing), key=STAGES.index)
+        tally += _timed(f"real chain {number}", chain, road, root / f"chain-{number}", draw=draw, stages=stages)
+    return tally
+
+
+def _timed(what, work, *args, **options):
+    clock = time.monotonic()
+    tally = work(*args, **options)
+    took = f"{time.monotonic() - clock:.0f} s"
+    _say(f"{what}: {tally.points} disturbed, {tally.kills.total()} killed, {dict(tally.verdicts)}, {took}")
+    for finding in tally.findings:
+        _say("\n    ".join(str(line) for line in finding))
+    return tally
+
+
+def _summary(found, options):
+    """The document of the last line; ``holds`` only if all was reached and well and as much was done as asked for."""
+    verdicts = sum((tally.verdicts for tally in found.values()), Counter())
+    per_stage = _kills_per_stage(found)
+    summary = {
         "kills": sum(per_stage.values()),
-        "points": total.points,
+        "points": found[OPERATIONS].points,
         "divergent": verdicts[DIVERGENT],
         "manual_repairs": verdicts[STUCK],
-        "errors": failed.points,
+        "errors": found[ERRORS].points,
         "unnamed_errors": verdicts[UNNAMED],
         "unreached": verdicts[UNREACHED],
-        "damaged": spoiled.points,
-        "named": spoiled.verdicts[NAMED],
-        "random_kills": sum(moments.kills.values()),
-        "real_kills": 0,
-        "kills_per_stage": dict(per_stage),
+        "damaged": found[DAMAGE].points,
+        "named": verdicts[NAMED],
+        "random_kills": found[MOMENTS].kills.total(),
+        "real_kills": found[REAL].kills.total(),
+        "kills_per_stage": per_stage,
+        "every": options.every,
         "seed": options.seed,
-        "findings": total.findings + failed.findings + moments.findings + spoiled.findings,
     }
+    wrong = ("divergent", "manual_repairs", "unnamed_errors", "unreached")
+    spread = options.every > 1 or all(found[OPERATIONS].kills[stage] for stage in EXACT)
+    enough = summary["random_kills"] >= options.random and summary["real_kills"] >= options.real
+    return summary | {"holds": spread and enough and not any(summary[name] for name in wrong)}
 
 
-def _real(root, options, summary):
-    """Chains of real runs until at least ``options.real`` of them were killed; their part of the summary."""
-    if not options.real:
-        return
-    from real_kills import STAGES, RealRoad, chain
-
-    road, draw, number, per_stage = RealRoad(root / "real"), random.Random(options.seed), 0, Counter()
-    _say(f"undisturbed with Prefect and Ray: {json.dumps(road.seconds)} s")
-    while summary["real_kills"] < options.real:
-        missing = options.real - summary["real_kills"]
-        stages = STAGES if missing >= len(STAGES) else sorted(draw.sample(STAGES, missing), key=STAGES.index)
-        killed, wrong = chain(road, root / f"chain-{number}", draw=draw, stages=stages)
-        number += 1
-        per_stage += killed
-        summary["real_kills"] += killed.total()
-        _say(f"real chain {number}: killed in {', '.join(killed)}; {'as undisturbed' if not wrong else 'NOT WELL'}")
-        if wrong:
-            stuck = wrong[0].startswith("the command")
-            summary["manual_repairs" if stuck else "divergent"] += 1
-            summary["findings"].append((f"real chain {number}", *wrong))
-    summary["kills"] += summary["real_kills"]
-    summary["kills_per_stage"] = dict(Counter(summary["kills_per_stage"]) + per_stage)
+def _kills_per_stage(found):
+    total = sum((tally.kills for tally in found.values()), Counter())
+    return {stage: total[stage] for stage in STAGES if total[stage]}
 
 
-def _table(per_stage):
-    _say("| stage | kills |\n|---|---|")
-    for stage, count in per_stage.items():
-        _say(f"| {stage} | {count} |")
+def _table(found):
+    """Markdown for docs/guides/faults.md."""
+    parts, per_stage = (OPERATIONS, MOMENTS, REAL), _kills_per_stage(found)
+    _say(f"| stage | {' | '.join(parts)} | kills |\n|---|{'---:|' * (len(parts) + 1)}")
+    for stage, killed in per_stage.items():
+        _say(f"| {stage} | {' | '.join(str(found[part].kills[stage]) for part in parts)} | {killed} |")
+    sums = [str(found[part].kills.total()) for part in parts]
+    _say(f"| together | {' | '.join(sums)} | {sum(per_stage.values())} |")
 
 
 def _options():

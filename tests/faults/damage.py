@@ -9,11 +9,10 @@ from pathlib import Path
 
 import forked
 from disk_operations import Fault
-from enumeration import Tally
 from small_road import content, problems
-from undisturbed import DIVERGENT, SAME, STUCK, Undisturbed
+from tally import DIVERGENT, NAMED, STUCK, Tally
+from undisturbed import Undisturbed
 
-NAMED = "named"
 KINDS = ("flipped", "emptied", "halved")
 STAGE, UNTIL = "student", "prune"
 
@@ -32,7 +31,7 @@ def damage(undisturbed: Undisturbed, folder, *, jobs, every=1) -> Tally:
     tasks = {(lambda case=case: _damaged(undisturbed, home, *case)): case for case in cases}
     for task, found in forked.each(tasks, jobs=jobs):
         verdict, sentences = found if isinstance(found, list) else (STUCK, [str(found["died"])])
-        tally.add(tasks[task], STAGE, verdict, sentences, kills=0, well=(SAME, NAMED))
+        tally.add(tasks[task], verdict, sentences)
     return tally
 
 

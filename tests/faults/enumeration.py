@@ -2,24 +2,28 @@
 
 For each stage the store is the one that the undisturbed run had before it, and a rehearsal numbers the stage's
 operations. Then each is the last of one child (before it, after it, halfway), or fails in one with an error. After
-that the road is run again in what the child left, to ``prune`` or to the struck stage where that comes later.
+that the road is run again in what the child left, to the end of the struck stage. Then the store must hold what the
+undisturbed one holds there; the stages after it are functions of just that, so only every fortieth point goes on
+through them.
 """
 
 import itertools
 import signal
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import forked
 from disk_operations import ERRORS, Fault, faults
-from small_road import STAGES
-from undisturbed import SAME, STUCK, Undisturbed
+from small_road import EXACT
+from tally import SAME, STUCK, UNNAMED, UNREACHED, Tally
+from undisturbed import Undisturbed
 
 from vitops.errors import VitopsError
 
-COMPARED_AT = "prune"
-UNREACHED, UNNAMED = "unreached", "unnamed error"
+FURTHER = 40
+"""Every so many points the road is run to the last exact stage."""
+TRIES, MISSED = 3, 4
 
 
 @dataclass(frozen=True)
@@ -33,25 +37,6 @@ class Point:
     def __str__(self):
         fault = self.fault
         return f"{self.stage}: {fault.kind} at operation {fault.number} ({self.primitive}) of thread {fault.stream}"
-
-
-@dataclass
-class Tally:
-    """What came of many disturbances; ``findings`` says what was not well."""
-
-    points: int = 0
-    kills: Counter = field(default_factory=Counter)
-    verdicts: Counter = field(default_factory=Counter)
-    findings: list = field(default_factory=list)
-
-    def add(self, what, stage, verdict, sentences, *, kills=1, well=(SAME, UNREACHED)):
-        """Count one disturbance of a stage."""
-        self.points += 1
-        self.verdicts[verdict] += 1
-        if kills:
-            self.kills[stage] += kills
-        if verdict not in well:
-            self.findings.append((str(what), verdict, sentences))
 
 
 def kills(undisturbed, stages):
@@ -72,13 +57,15 @@ def errors(undisturbed, stages):
 
 def strike(undisturbed: Undisturbed, points, *, jobs) -> Tally:
     """Bring about each point in a child of its own and judge what the next run makes of it."""
-    tally = Tally()
-    tasks = {(lambda point=point: _struck(undisturbed, point)): point for point in points}
+    tally, tasks = Tally(), {}
+    for number, point in enumerate(points):
+        until = point.stage if (number + 1) % FURTHER else EXACT[-1]
+        tasks[lambda point=point, until=until: _struck(undisturbed, point, until)] = point
     for task, found in forked.each(tasks, jobs=jobs):
         point = tasks[task]
         verdict, sentences = found if isinstance(found, list) else (STUCK, [str(found["died"])])
         killed = point.fault.kind != "error" and verdict != UNREACHED
-        tally.add(point, point.stage, verdict, sentences, kills=int(killed))
+        tally.add(point, verdict, sentences, kills=[point.stage] if killed else [])
     return tally
 
 
@@ -90,25 +77,37 @@ def _names(done):
     return names
 
 
-def _struck(undisturbed, point):
-    until = max(point.stage, COMPARED_AT, key=STAGES.index)
+def _struck(undisturbed, point, until):
+    for _ in range(TRIES):  # what the other thread does meanwhile can take an operation from this one
+        verdict, sentences = _once(undisturbed, point, until)
+        if verdict != UNREACHED:
+            break
+    return verdict, sentences
+
+
+def _once(undisturbed, point, until):
     with undisturbed.scratch() as folder:
         home = Path(folder, "home")
         undisturbed.copy_before(point.stage, home)
         ended = forked.end(forked.start(lambda: _victim(undisturbed, home, point)))
-        verdict, sentences = undisturbed.judge(home, until if until in undisturbed.stages else point.stage)
-    if verdict == SAME and point.fault.kind == "error":
+        verdict, sentences = undisturbed.judge(home, until)
+    if verdict != SAME:
+        return verdict, sentences
+    if ended == MISSED:
+        return UNREACHED, ["the child ended before"]
+    if point.fault.kind == "error":
         return (UNNAMED, ["neither a VitopsError nor a run to the end"]) if ended else (SAME, [])
-    if ended == 0:
-        return (UNREACHED if verdict == SAME else verdict), sentences
     if ended != -signal.SIGKILL:
         return STUCK, [f"the child was not killed but ended with {ended}"]
-    return verdict, sentences
+    return SAME, []
 
 
 def _victim(undisturbed, home, point):
     try:
-        undisturbed.numbered(home, point.stage, point.fault)
+        done = undisturbed.numbered(home, point.stage, point.fault)
     except VitopsError as error:
         if point.fault.kind != "error" or str(home) not in str(error):
             raise
+        return 0
+    reached = (point.fault.stream, point.fault.number) in _names(done)
+    return 0 if reached else MISSED

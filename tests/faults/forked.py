@@ -10,7 +10,7 @@ import selectors
 import signal
 import traceback
 
-LIMIT = 300
+LIMIT = 600
 
 
 def each(tasks, *, jobs):
@@ -43,14 +43,14 @@ def answer(task):
 
 
 def start(body):
-    """Fork a child that calls ``body`` in silence; its pid. It exits with 0, or 1 and its traceback on stderr."""
+    """Fork a child that calls ``body``; its pid. It exits with the int that returns, else 0, or 1 and a traceback."""
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             signal.alarm(LIMIT)
-            body()
-            code = 0
+            found = body()
+            code = found if isinstance(found, int) else 0
         except BaseException:  # noqa: BLE001 - the end of a child: nothing may return into the parent's code
             traceback.print_exc()
         finally:

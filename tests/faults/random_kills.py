@@ -12,25 +12,22 @@ import time
 from pathlib import Path
 
 import forked
-from enumeration import Tally
-from undisturbed import SAME, STUCK, Undisturbed
+from tally import STUCK, Tally
+from undisturbed import Undisturbed
 
 SHARE = 0.9
 """Of the time that the undisturbed stage took: a moment later than that often comes too late."""
 
 
-def chains(undisturbed: Undisturbed, *, least, seed, jobs, tally: Tally) -> Tally:
-    """Disturb roads until at least this many children were killed; count the kills and the verdict of each road."""
-    number = 0
-    while sum(tally.kills.values()) < least:
-        tasks = [lambda own=f"{seed}-{number + index}": _chain(undisturbed, own) for index in range(jobs)]
-        number += jobs
+def chains(undisturbed: Undisturbed, *, least, seed, jobs) -> Tally:
+    """Disturb roads until at least this many children were killed, or far more were begun; a point is a road."""
+    tally, names = Tally(), [f"{seed}-{number}" for number in range(2 * least // len(undisturbed.stages) + jobs)]
+    while names and tally.kills.total() < least:
+        tasks = [lambda own=own: _chain(undisturbed, own) for own in names[:jobs]]
+        names = names[jobs:]
         for _, found in forked.each(tasks, jobs=jobs):
             verdict, sentences = found.get("judged", (STUCK, [str(found)]))
-            tally.kills.update(found.get("killed", []))
-            tally.verdicts[verdict] += 1
-            if verdict != SAME:
-                tally.findings.append((f"chain {found.get('chain')}", verdict, sentences))
+            tally.add(f"chain {found.get('chain')}", verdict, sentences, kills=found.get("killed", []))
     return tally
 
 

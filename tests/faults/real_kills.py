@@ -9,11 +9,12 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
-from collections import Counter
 from contextlib import suppress
 
 from project import EXACT, TINY, Project, digests
+from tally import DIVERGENT, SAME, STUCK, Tally
 
 RAY = ("--set", "resources.launcher=ray", "--workers", "2")
 COMMAND = ("run", "tiny", "--file", str(TINY), "--json", *RAY)
@@ -32,24 +33,29 @@ class RealRoad:
         self.seconds = {stage["name"]: stage["seconds"] for stage in document["stages"]}
 
 
-def chain(road, folder, *, draw: random.Random, stages=STAGES):
-    """Kill a run in each of the stages, in order; (stages in which it was killed, what is not well in the end)."""
+def chain(road, folder, *, draw: random.Random, stages=STAGES) -> Tally:
+    """Kill a run in each of the stages, in order, then let it go on to its end; a tally of one point."""
     folder.mkdir()
-    project, killed = Project(folder, code=True), Counter()
+    project, killed, tally = Project(folder, code=True), [], Tally()
     for stage in stages:
         delay, victim = draw.uniform(0, road.seconds[stage]), draw.choice(("command", "flow"))
         if _kill_in(project, stage, delay, victim):
-            killed[stage] += 1
-    done = project.vitops(*COMMAND)
-    if done.returncode:
-        return killed, [f"the command does not go on: {done.stderr}\n{project.log()}"]
-    found = digests(json.loads(done.stdout))
+            killed.append(stage)
+    verdict, sentences = _judged(road, project)
+    tally.add(folder.name, verdict, sentences, kills=killed)
+    return tally
+
+
+def _judged(road, project):
+    process = project.start(*COMMAND)
+    out, err = _ended(process)
+    if process.returncode:
+        return STUCK, [f"the command does not go on: {err}", project.log()]
+    found, verified = digests(json.loads(out)), project.vitops("verify")
     wrong = [f"{name}: {found.get(name)} instead of {value}" for name, value in road.expected.items()]
-    verified = project.vitops("verify")
-    return killed, [
-        *([] if found == road.expected else wrong),
-        *([verified.stdout] if verified.returncode else []),
-    ]
+    if found == road.expected and not verified.returncode:
+        return SAME, []
+    return DIVERGENT, [*(wrong if found != road.expected else []), verified.stdout]
 
 
 def _kill_in(project, stage, delay, victim):
@@ -62,8 +68,17 @@ def _kill_in(project, stage, delay, victim):
     if process.poll() is None:
         flow = json.loads(record.read_text())["pid"] if record else process.pid
         _kill_group(process.pid if victim == "command" else flow)
-    process.communicate(timeout=PATIENCE)
+    _ended(process)
     return running
+
+
+def _ended(process):
+    """What the command wrote; one that does not end is killed."""
+    try:
+        return process.communicate(timeout=2 * PATIENCE)
+    except subprocess.TimeoutExpired:
+        _kill_group(process.pid)
+        return process.communicate()
 
 
 def _wait_for(project, process, stage, before):

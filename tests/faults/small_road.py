@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 from synthetic_split import write_split
+from tqdm import tqdm
 
+from vitops.compression.export import to_onnx
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.verify import verify
 from vitops.plan.execute import execute
@@ -53,7 +55,10 @@ class Road:
         return [stage for stage in opened.stages if not stage.is_data], opened.place()
 
     def imports(self):
-        """Import what the stages import, and make what is left to chance in them the same in every run."""
+        """Import what the stages import and let torch's exporter build its tables, which takes longer than its work.
+
+        What is left to chance in the stages is made the same in every run.
+        """
         stages, _ = self.open(self.root / "unused")
         for root in {root.partition(":")[0] for stage in stages for root in stage.roots}:
             importlib.import_module(root)
@@ -61,6 +66,8 @@ class Road:
             importlib.import_module(name)
         torch.set_num_threads(1)
         keeper._REPORT_SECONDS = 0.0  # a progress file each step, not each fifth of a second
+        tqdm.monitor_interval = 0  # no thread of its own: only one without threads can be forked
+        to_onnx(torch.nn.Linear(1, 1), inputs={"x": (1,)}, opset=20)
         assert threading.active_count() == 1, threading.enumerate()
 
 

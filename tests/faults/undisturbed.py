@@ -9,8 +9,7 @@ from pathlib import Path
 import forked
 from disk_operations import Operations
 from small_road import EXACT, STAGES, Road, content, differences, problems
-
-SAME, DIVERGENT, STUCK = "same", "divergent", "stuck"
+from tally import DIVERGENT, SAME, STUCK
 
 
 class Undisturbed:
