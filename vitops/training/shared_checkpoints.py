@@ -106,9 +106,7 @@ class SharedCheckpoints:
         """Raises Overtaken unless this attempt is the latest."""
         latest = self.latest_attempt()
         if self._objects.read(f"{_ATTEMPTS}{self._attempt:06d}") != self._ticket:
-            raise Overtaken(
-                f"another run has finished or removed the training at {self._objects.url}: this one stops."
-            )
+            raise Overtaken(f"another run has finished or removed the training at {self._objects.url}: this one stops.")
         if latest > self._attempt:
             raise Overtaken(
                 f"another run has taken over the training at {self._objects.url} (attempt {latest}; this is "
