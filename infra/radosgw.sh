@@ -18,7 +18,8 @@ port=${S3_PORT:-7480}
 folder=$(mktemp -d)
 started=()
 finish() {
-  for process in "${started[@]}"; do kill "$process" 2>/dev/null || true; done
+  # At once: each would wait for the others to answer, and nothing of it is kept.
+  for process in "${started[@]}"; do kill -KILL "$process" 2>/dev/null || true; done
   for process in "${started[@]}"; do wait "$process" 2>/dev/null || true; done
   rm -rf "$folder"
 }
