@@ -32,7 +32,7 @@ FULL = {
 
 
 class ToyNet(nn.Module):
-    """Convolution, BatchNorm, dropout, drop path: all that is random or has buffers."""
+    """Convolution, BatchNorm, dropout, drop path, limits: all that is random or has buffers, also infinite ones."""
 
     def __init__(self, classes=3):
         from timm.layers import DropPath  # after vitops, which mends torchvision
@@ -43,20 +43,22 @@ class ToyNet(nn.Module):
         self.mix = nn.Conv2d(8, 8, 1)
         self.drop = nn.Dropout(0.2)
         self.head = nn.Linear(8, classes)
+        self.register_buffer("limits", torch.tensor([-torch.inf, torch.inf]))
 
     def forward(self, x):
         x = self.stem(x)
         x = x + self.path(self.mix(x))
-        return self.head(self.drop(x.mean((2, 3))))
+        return self.head(self.drop(x.mean((2, 3)).clamp(*self.limits)))
 
 
 class ToyObjective(Objective):
-    """Cross-entropy whose state depends on the order in which contributions are merged."""
+    """Cross-entropy whose state depends on the order in which contributions are merged, and on that of its names."""
 
     def __init__(self, model, *, stop_after=None):
         super().__init__(Section(), model=model, teachers={}, counts=(1, 1, 1))
         self.trail = torch.zeros(3)
         self.calls = torch.zeros((), dtype=torch.int64)
+        self.turns = {"b2": torch.tensor(0.1), "b10": torch.tensor(0.7)}
         self.stop_after = stop_after
         self.weight = 1.0
 
@@ -74,17 +76,21 @@ class ToyObjective(Objective):
         super().merge([{"samples": entry["samples"]} for entry in contributions])
         for entry in contributions:
             self.trail = self.trail * 0.7 + entry["mean"]
+        for value in self.turns.values():
+            self.trail = self.trail * 0.9 + value
 
     def after_step(self, optimizer):
         self.calls += 1
         self.done = self.stop_after is not None and int(self.calls) >= self.stop_after
 
     def state_dict(self):
-        return {**super().state_dict(), "trail": self.trail.clone(), "calls": self.calls.clone()}
+        own = {"trail": self.trail.clone(), "calls": self.calls.clone(), **self.turns}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state):
         own = dict(state)
         self.trail, self.calls = own.pop("trail"), own.pop("calls")
+        self.turns = {name: own.pop(name) for name in state if name in self.turns}
         super().load_state_dict(own)
 
 

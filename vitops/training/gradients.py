@@ -88,7 +88,7 @@ class StepGradient:
         for piece in sorted(self._missing, reverse=True):
             self._put(piece, torch.zeros_like(self._parameters[piece - 1]))
         floats = [start for start in begin if start.is_floating_point()]
-        changes = [(buffer - start).reshape(-1) for buffer, start in zip(self._floats, floats, strict=True)]
+        changes = [_change(buffer, start).reshape(-1) for buffer, start in zip(self._floats, floats, strict=True)]
         self._put(_REST, torch.cat([part.float() for part in (*changes, loss.detach().reshape(1))]))
         return {name: value.detach() for name, value in contributions.items()}
 
@@ -114,6 +114,11 @@ class StepGradient:
         for buffer, start, part in zip(self._floats, floats, changes, strict=True):
             buffer.copy_(start + part.view_as(start).to(start.dtype))
         return float(rest[-1])
+
+
+def _change(buffer: Tensor, start: Tensor) -> Tensor:
+    """What was added to the buffer; none where it stayed as it was, which may be infinite."""
+    return torch.where(buffer == start, 0, buffer - start)
 
 
 def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:

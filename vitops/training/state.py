@@ -1,6 +1,7 @@
 """What a checkpoint holds of a running training: every tensor that influences its future, by name.
 
 Everything else is a pure function of (configuration, seed, position): learning rate, sample order, all random draws.
+The objective gets its tensors back in the order in which it gave them, for files know none and sums may follow it.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from vitops.errors import VerificationError
 from vitops.losses.objective import Objective
 
-_SCALARS = "scalars"
+_SCALARS, _OBJECTIVE = "scalars", "objective"
 
 
 def capture(
@@ -27,9 +28,10 @@ def capture(
             (tensors if isinstance(value, Tensor) else scalars)[f"optimizer/{index}/{name}"] = value
     if average is not None:
         tensors |= {f"average/{name}": value for name, value in average.module.state_dict().items()}
-    tensors |= {f"objective/{name}": value for name, value in objective.state_dict().items()}
+    own = objective.state_dict()
+    tensors |= {f"objective/{name}": value for name, value in own.items()}
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    return copies, {_SCALARS: scalars, "done": objective.done}
+    return copies, {_SCALARS: scalars, _OBJECTIVE: list(own), "done": objective.done}
 
 
 def restore(
@@ -50,7 +52,7 @@ def restore(
         index, _, field = name.partition("/")
         entries.setdefault(int(index), {})[field] = value
     optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-    objective.load_state_dict(_part(tensors, "objective/"))
+    objective.load_state_dict({name: tensors[f"objective/{name}"] for name in record[_OBJECTIVE]})
     objective.done = record["done"]
 
 

@@ -23,6 +23,7 @@ from vitops.errors import Interrupted, UsageError, VitopsError
 from vitops.evaluation.onnx_session import session
 from vitops.models import ModelSpec, build, heads, load, save
 from vitops.store.job import Job, Position
+from vitops.training import keeper
 from vitops.training.stage import train
 
 INPUT_SIDE = 16
@@ -173,6 +174,28 @@ def test_stopped_in_either_phase_it_goes_on_to_the_same_bytes(
     assert (tmp_path / "checkpoints" / "finetune").exists() == (phase == "finetune")
     outcome = prune(job_in(tmp_path, PRUNE, **inputs))
     assert outcome.resumed_from == (Position(epoch=0, step=3 if phase == "pruning" else 2))
+    assert outcome.work_lost.steps == 0, "all was saved"
+    assert digests(tmp_path / "out") == digests(pruned)
+
+
+def test_a_kill_before_the_first_checkpoint_of_finetuning_tells_what_finetuning_lost(
+    split, teacher, student, pruned, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(keeper, "_REPORT_SECONDS", 0.0)
+    inputs = {"split": split, "teacher": teacher, "model": student}
+    pruning_steps = PRUNE["interval"] * len(json_of(pruned / "prune_log.json")["rounds"])
+    calls = iter(range(1000))
+
+    def dies(job):
+        if next(calls) == pruning_steps:  # in the second step of fine-tuning
+            raise KeyboardInterrupt
+        return False
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Job, "stopping", dies)
+        prune(job_in(tmp_path, PRUNE, steps=10, **inputs))
+    outcome = prune(job_in(tmp_path, PRUNE, **inputs))
+    assert outcome.work_lost.steps == 1, "the second step had not ended"
     assert digests(tmp_path / "out") == digests(pruned)
 
 

@@ -88,6 +88,17 @@ def test_median_saliency_scales_the_latency_term():
     assert large.eta == pytest.approx(10 * small.eta) == pytest.approx(20 / macs(tiny_dims()))
 
 
+def test_equal_scores_go_in_the_order_of_the_net_whatever_order_they_come_in():
+    chosen = make_rules(eta_rel=0.0, group_sizes=Widths(emb=2, h=2, qk=2, v=2, mlp=2), groups_per_round=20)
+    values = flat()
+    first, second = (
+        select(given, keep_all(tiny_dims()), dense=tiny_dims(), rules=chosen, cost=macs)
+        for given in (values, dict(sorted(values.items())))
+    )
+    assert list(values) != sorted(values)
+    assert first.removed == second.removed
+
+
 def test_only_named_structures_are_pruned():
     chosen = make_rules(structures=("mlp",))
     found = groups(flat(), keep_all(tiny_dims()), rules=chosen, unit_cost=dict.fromkeys(widths(tiny_dims()), 0.0))

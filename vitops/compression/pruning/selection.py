@@ -144,6 +144,7 @@ def select(saliency: Mapping[str, Tensor], keep: Keep, *, dense: Dims, rules: Ru
 
     Source: sections 3.3 and 3.4 of the paper, with ``eta`` given relative to the median saliency and the full cost.
     """
+    saliency = {structure: saliency[structure] for structure in widths(dense)}  # whatever order they came in
     dims = kept_dims(dense, keep)
     eta = rules.eta_rel * median_saliency(saliency, keep) / cost(dense)
     unit_cost = {structure: eta * saved for structure, saved in savings(cost, dims).items()}

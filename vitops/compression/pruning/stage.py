@@ -96,10 +96,10 @@ class _Pruning:
         fitted = self.finetune(tuned)
         if self.comm.rank == 0:
             self.write(shrunk, tuned, fitted=fitted, equivalence=found)
-        going_on = fitted if fitted.resumed_from else shrunk.fitted
         told = arithmetic_facts(self.resources, shrunk.fitted, fitted)
         told |= {"cost": _share(self.dense, tuned), "equivalence": found}
-        return Outcome(resumed_from=going_on.resumed_from, work_lost=going_on.work_lost, facts=told)
+        resumed = fitted.resumed_from or shrunk.fitted.resumed_from
+        return Outcome(resumed_from=resumed, work_lost=fitted.work_lost or shrunk.fitted.work_lost, facts=told)
 
     @property
     def preprocessing(self) -> Preprocessing:
