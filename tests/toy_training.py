@@ -1,6 +1,7 @@
 """A tiny training with everything in it that could make bits depend on who computes what."""
 
 import hashlib
+import os
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from vitops.config.pipelines import Resources
 from vitops.config.training import Recipe
 from vitops.data.keyed import seeded
 from vitops.data.loader import TrainStream, open_split
+from vitops.errors import VitopsError
 from vitops.losses.objective import Objective
 from vitops.store import canonical
 from vitops.training import Comm, fit, gradients
@@ -152,7 +154,8 @@ def rank_main(rank, split, root, jobs):
     """Entry of one spawned process: rank ``rank`` of every job wide enough; writes ``root/<job>/<rank>.txt``.
 
     A job is name -> (world, folder of checkpoints, options of ``train``). A job that is killed is
-    followed by the next all the same. Buckets are so small that the toy fills many.
+    followed by the next all the same. ``apart``: the ranks compute under two arithmetics. Buckets are so small that the
+    toy fills many.
     """
     torch.set_num_threads(1)
     gradients.BUCKET = 50
@@ -161,11 +164,17 @@ def rank_main(rank, split, root, jobs):
             continue
         meeting = f"file://{root / name / 'meeting'}"
         torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+        apart = options.pop("apart", False)
+        if apart and rank:
+            os.environ["MKL_CBWR"] = "COMPATIBLE"
         try:
             value, result, _ = train(split, folder, comm=Comm.distributed(), **options)
-            answer = f"{value} {result.resumed_from}"
+            answer = f"{value} {result.environment_changes if apart else result.resumed_from}"
         except Killed:
             answer = "killed -"
+        except VitopsError as error:
+            answer = f"refused {error}"
+        os.environ.pop("MKL_CBWR", None)
         (root / name / f"{rank}.txt").write_text(answer)
         torch.distributed.destroy_process_group()
 

@@ -19,6 +19,8 @@ MARKS = {
     "waiting": "[yellow]waiting for another run that computes it[/]",
 }
 
+_PLACE = ("phase", "epoch", "step")
+
 
 class Progress:
     """Shows ``run.json`` and ``progress.json`` of a run's folder as they change."""
@@ -65,24 +67,31 @@ class Progress:
         return "" if stage["seconds"] is None else f"{stage['seconds']:.1f}"
 
     def _detail(self, name: str) -> str:
-        progress = read_record(self._folder / "progress.json")
-        if progress is None or progress.get("stage") != name:
-            return "running"
-        parts = [f"{word} {progress[word]}" for word in ("phase", "epoch", "step") if word in progress]
-        return "running " + " ".join(parts)
+        progress = self._progress(name)
+        return " ".join(["running", *(f"{word} {progress[word]}" for word in _PLACE if word in progress)])
+
+    def _progress(self, name: str) -> dict[str, Any]:
+        """What the stage reports; nothing if it does not."""
+        progress = read_record(self._folder / "progress.json") or {}
+        return progress if progress.get("stage") == name else {}
 
     def _lines(self, stages: list[dict[str, Any]]) -> None:
         for stage in stages:
             status = stage["status"]
-            if status != "pending" and self._said.get(stage["name"]) != status:
-                self._said[stage["name"]] = status
-                told = _told(stage) if status == "executed" else ""
-                self._console.print(f"{stage['name']}: {status}{told}", markup=False, highlight=False)
+            if status == "running":
+                self._say(stage["name"], f"running{_resumed(self._progress(stage['name']))}")
+            elif status != "pending":
+                seconds = f" in {stage['seconds']:.1f} s" if status == "executed" else ""
+                self._say(stage["name"], f"{status}{seconds}{_resumed(stage)}")
+
+    def _say(self, stage: str, sentence: str) -> None:
+        if self._said.get(stage) != sentence:
+            self._said[stage] = sentence
+            self._console.print(f"{stage}: {sentence}", markup=False, highlight=False)
 
 
-def _told(stage: dict[str, Any]) -> str:
-    """How long a stage took, where it went on, and what the kill before had cost."""
-    told, resumed, lost = f" in {stage['seconds']:.1f} s", stage["resumed_from"], stage["work_lost"]
-    if resumed:
-        told += f", resumed from epoch {resumed['epoch']} step {resumed['step']}"
-    return told + (f", {lost['steps']} steps ({lost['seconds']:.1f} s) of work lost" if lost else "")
+def _resumed(told: dict[str, Any]) -> str:
+    """Where a stage went on, and what the kill before had cost."""
+    resumed, lost = told.get("resumed_from"), told.get("work_lost")
+    words = f", resumed from epoch {resumed['epoch']} step {resumed['step']}" if resumed else ""
+    return words + (f", {lost['steps']} steps ({lost['seconds']:.1f} s) of work lost" if lost else "")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitops.cli.console import emit
-from vitops.cli.options import AsJson
+from vitops.cli.options import AllowEnvironmentChange, AsJson
 from vitops.cli.run import carry_out
 from vitops.config.load import find_root, store_home
 from vitops.packaging.text import printable
@@ -21,9 +21,10 @@ JSON = dict[str, Any]
 
 def resume(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A name from the list; all are listed.")] = None,
+    allow_environment_change: AllowEnvironmentChange = False,
     as_json: AsJson = False,
 ) -> int:
-    """List the runs that were stopped or killed, or go on with one, with exactly the options it was begun with."""
+    """List the runs that were stopped or killed, or go on with one, with the options it was begun with."""
     root = find_root(Path.cwd())
     runs = store_home(root) / "runs"
     if run is None:
@@ -31,7 +32,9 @@ def resume(
         emit(document, as_json=as_json, render=lambda console: _render(document["runs"], console))
         return 0
     begun = find(runs, run)
-    code = carry_out(begun.asked.model_copy(update={"root": root}), as_json=as_json)
+    allowed = begun.request.allow_environment_change or allow_environment_change
+    asked = begun.asked.model_copy(update={"root": root, "allow_environment_change": allowed})
+    code = carry_out(asked, as_json=as_json)
     if code == 0:
         settle(runs, run)
     return code

@@ -27,6 +27,7 @@ from vitops.models import load
 from vitops.models.heads import heads, is_distilled
 from vitops.store.canonical import write_json
 from vitops.store.job import Job, Outcome
+from vitops.training.environment import facts
 
 MODEL = "model.onnx"
 _HEADS = {"logits": "mean", "cls": "cls", "dist": "dist"}
@@ -102,11 +103,12 @@ def export(job: Job) -> Outcome:
         write(to_onnx(model, inputs=reader.kind.export_inputs(preprocessing), opset=config.opset), path)
         images = validation_images(reader, preprocessing, count=config.images)
         outputs = parity(model, path, images=images)
+        environment = facts("cpu")
     shutil.copyfile(job.inputs["model"] / "model.json", job.out / "model.json")
     record = {"images": len(images), "tolerance": config.tolerance, "opset": config.opset, "outputs": outputs}
     write_json(job.out / "parity.json", record | {"bytes": path.stat().st_size})
     gate(outputs, tolerance=config.tolerance)
-    return Outcome(facts={"relative": outputs["logits"]["relative"]})
+    return Outcome(facts={"relative": outputs["logits"]["relative"], "environment": environment})
 
 
 def validation_images(reader: SplitReader, preprocessing: Preprocessing, *, count: int) -> Tensor:

@@ -15,6 +15,7 @@ from vitops.models import ModelSpec, load
 from vitops.models.counting import macs, parameters
 from vitops.store.canonical import write_json
 from vitops.store.job import Job, Outcome
+from vitops.training.environment import facts
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def evaluate(job: Job) -> Outcome:
         for candidate in _candidates(job, reader):
             job.report(model=candidate.name)
             models[candidate.name] = _measure(candidate, reader, digest=job.digests[candidate.role], **thresholds)
+        environment = facts("cpu")
     identity = json.loads((job.inputs["split"] / "split.json").read_bytes())
     write_json(
         job.out / "metrics.json",
@@ -54,7 +56,8 @@ def evaluate(job: Job) -> Outcome:
             "models": models,
         },
     )
-    return Outcome(facts={"overall": {name: entry["heads"]["mean"]["overall"] for name, entry in models.items()}})
+    overall = {name: entry["heads"]["mean"]["overall"] for name, entry in models.items()}
+    return Outcome(facts={"overall": overall, "environment": environment})
 
 
 def _candidates(job: Job, reader: SplitReader) -> Iterator[Candidate]:

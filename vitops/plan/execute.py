@@ -7,14 +7,12 @@ by the code of the key, whatever the process had imported by then.
 
 import getpass
 import pkgutil
-import platform
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vitops.errors import Interrupted, VitopsError
 from vitops.lineage.ledger import Ledger
@@ -26,6 +24,7 @@ from vitops.plan.stages import Stage
 from vitops.plan.turn import ALWAYS, Turn, local_turn, shared_turn
 from vitops.store import durable
 from vitops.store.artifacts import Store
+from vitops.store.host import host_facts
 from vitops.store.job import Job, Outcome
 from vitops.store.manifest import FileEntry
 from vitops.store.refs import Ref
@@ -260,23 +259,3 @@ def _folder(place: Place, ref: Ref) -> Path:
 def _function(stage: Stage) -> Callable[[Job], Outcome]:
     function: Callable[[Job], Outcome] = pkgutil.resolve_name(stage.roots[0])
     return function
-
-
-def host_facts() -> dict[str, Any]:
-    """What identifies the executing machine in a receipt; it enters no key and no exact artifact."""
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "instruction_set": _instruction_set(),
-    }
-
-
-def _instruction_set() -> list[str]:
-    """The vector extensions that the processor offers (Linux; empty elsewhere): they change bits."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "").split()
-    return sorted(flag for flag in flags if flag.startswith(("avx", "fma", "amx", "sve", "asimd")))

@@ -27,12 +27,13 @@ from vitops.lineage.receipts import Receipt
 from vitops.plan import execute_data, recorded
 from vitops.plan.changes import Change, changes
 from vitops.plan.code import code_digest, vitops_package
-from vitops.plan.execute import Place, execute, host_facts
+from vitops.plan.execute import Place, execute
 from vitops.plan.record import RunRecord
 from vitops.plan.recorded import Recorded
 from vitops.plan.stages import Stage
 from vitops.store import durable, manifest
 from vitops.store.artifacts import Store
+from vitops.store.host import host_facts
 from vitops.store.refs import Ref
 
 JSON = dict[str, Any]

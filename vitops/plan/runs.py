@@ -2,7 +2,8 @@
 
 Laws: a run is *running* while the process that supervises it lives; without that it ended as ``outcome.json`` says
 (0 done, 75 stopped with its work saved, else failed), or was *killed* if there is none or it says that the flow process
-died. Of several runs of one request the latest alone speaks for it: what it went on with is no longer interrupted.
+died. Of several runs of one request the latest that did not fail alone speaks for it: what it went on with is no longer
+interrupted; a failed one leaves what was there.
 """
 
 import json
@@ -71,7 +72,9 @@ def interrupted(runs: Path) -> list[Run]:
     """The runs below ``runs`` that can go on, oldest first."""
     latest: dict[str, Run] = {}
     for run in _runs(runs):
-        latest[run.asked.model_dump_json()] = run
+        request = run.asked.model_copy(update={"allow_environment_change": False}).model_dump_json()
+        if run.ended != "failed" or request not in latest:
+            latest[request] = run
     return [run for run in latest.values() if run.interrupted and not (runs / run.name / RESUMED).exists()]
 
 

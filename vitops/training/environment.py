@@ -8,22 +8,11 @@ from typing import Any
 import torch
 from torch.utils import deterministic
 
-OVERRIDES = (
-    "ATEN_CPU_CAPABILITY",
-    "DNNL_DEFAULT_FPMATH_MODE",
-    "DNNL_MAX_CPU_ISA",
-    "MKL_CBWR",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "NVIDIA_TF32_OVERRIDE",
-    "ONEDNN_DEFAULT_FPMATH_MODE",
-    "ONEDNN_MAX_CPU_ISA",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-)
-"""Environment variables that select other kernels."""
+from vitops.store.host import arithmetic_facts
 
 
 def facts(device: str) -> dict[str, Any]:
-    """Torch build, instruction set, threads, oneDNN, matmul precision, accelerator and kernel overrides, as JSON."""
+    """Torch build, processor, threads, oneDNN, matmul precision, accelerator and kernel overrides, as JSON."""
     return {
         "torch": torch.__version__,
         "torch_source": torch.version.git_version,
@@ -32,7 +21,7 @@ def facts(device: str) -> dict[str, Any]:
         "mkldnn": torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "accelerator": _accelerator() if device == "cuda" else None,
-        "overrides": {name: os.environ.get(name) for name in OVERRIDES},
+        **arithmetic_facts(),
     }
 
 

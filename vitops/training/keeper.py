@@ -1,12 +1,14 @@
 """What keeps a training: resumes it, writes its checkpoints beside it, reports its progress.
 
 Laws: rank 0 decides and all ranks follow; the training goes on while a checkpoint is written, but waits for it rather
-than have more work at risk than one interval, so that a kill never costs more than that, and the next start says what
-it did cost. What counts is the disk: for an upload to a shared store no step waits. An interval is
-``checkpoint_seconds`` or ``checkpoint_steps``, whichever ends first; a checkpoint begins when half of it has passed.
-A training that went on under another arithmetic says so for ever after: each change stands in every later checkpoint.
+than begin a step in which a kill would cost more than one interval (or that step alone, if it takes longer), and the
+next start says what a kill did cost. What counts is the disk: for an upload to a shared store no step waits. An
+interval is ``checkpoint_seconds`` or ``checkpoint_steps``, whichever ends first; a checkpoint begins when half of it
+has passed. All ranks compute under one arithmetic. A training that went on under another one says so for ever after:
+each change stands in every later checkpoint.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -17,9 +19,10 @@ from typing import Any
 
 from vitops.config.pipelines import Resources
 from vitops.errors import Interrupted, Overtaken, VitopsError
-from vitops.store import cache_file
+from vitops.store import cache_file, canonical
 from vitops.store.job import Position, Work
 from vitops.training.checkpoint import Checkpoints, Saved
+from vitops.training.comm import Comm
 from vitops.training.environment import described, differences, facts
 from vitops.training.running import Training
 from vitops.training.shared_checkpoints import SharedCheckpoints, opened
@@ -63,11 +66,13 @@ class Keeper:
         self._allow_environment_change = allow_environment_change
         self.environment_changes: list[dict[str, Any]] = []
         self.work_lost: Work | None = None
-        self._environment = facts(resources.device)
+        self._environments = _everywhere(training.comm, facts(resources.device))
+        self._resumed: dict[str, Any] = {}
         self._checkpoints = _checkpoints(folder, shared) if training.comm.rank == 0 else None
         self._steps = 0
         self._begun = self._durable = self._now()
-        self._reported_at = time.monotonic()
+        self._reported_at = self._stepped_at = time.monotonic()
+        self._step_seconds = 0.0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._overtaken: Overtaken | None = None
@@ -76,13 +81,16 @@ class Keeper:
         """Load the newest good checkpoint on every rank; None when there is none."""
         data = self._training.comm.spread(self._newest())
         if not data:
-            self.work_lost = self._lost(Position(epoch=0, step=0))
+            self._note_lost(Position(epoch=0, step=0))
+            self._check_ranks(Position(epoch=0, step=0))
             return None
         saved = Saved.unpack(data)
         position = Position(**saved.record["position"])
         self._check(saved.record, position)
+        self._check_ranks(position)
+        self._resumed["resumed_from"] = position.model_dump()
+        self._note_lost(position)
         training = self._training
-        self.work_lost = self._lost(position)
         training.history, training.losses = saved.record["history"], saved.record["losses"]
         training.objective.on_epoch(position.epoch)
         restore(
@@ -98,19 +106,21 @@ class Keeper:
     def after_step(self, epoch: int, step: int) -> None:
         """Save, stop or report where it is time to. Raises Interrupted on every rank when the training is to end."""
         self._steps += 1
+        self._step_seconds = time.monotonic() - self._stepped_at
         decision = self._training.comm.agree(self._decide(epoch, step))
         if decision == _OVERTAKEN:
             raise self._overtaken or Overtaken(f"another run has taken over the training in {self._folder}")
         if self._training.comm.rank == 0:
             if decision != _GO_ON:
                 self._begin(Position(epoch=epoch, step=step + 1))
-            if decision == _STOP or self._last(epoch, step):
+            if decision == _STOP or self._last(epoch, step) or self._too_much_at_risk():
                 self._settle()
             self._show(epoch, step)
         if decision == _STOP:
             raise Interrupted(
                 f"stopped in epoch {epoch} after step {step + 1}; the work is saved. Run the same command to go on."
             )
+        self._stepped_at = time.monotonic()
 
     def close(self) -> None:
         """End the writing thread; what it was writing is finished first, and on a shared store what was uploaded."""
@@ -123,9 +133,7 @@ class Keeper:
             return _GO_ON
         steps, seconds = self._resources.checkpoint_steps, self._resources.checkpoint_seconds
         try:
-            if self._writing and (
-                self._writing.done() or self._now().reaches(self._durable, steps=steps, seconds=seconds)
-            ):
+            if self._writing and (self._writing.done() or self._too_much_at_risk()):
                 self._settle()
         except Overtaken as error:
             self._overtaken = error
@@ -135,7 +143,13 @@ class Keeper:
         if self._stopping():
             return _STOP
         due = self._now().reaches(self._begun, steps=steps and steps / 2, seconds=seconds / 2)
-        return _SAVE if due and not self._writing else _GO_ON
+        return _SAVE if (due or self._too_much_at_risk()) and not self._writing else _GO_ON
+
+    def _too_much_at_risk(self) -> bool:
+        """Whether a kill at the end of a next step as long as the last would cost more than an interval."""
+        now, steps, seconds = self._now(), self._resources.checkpoint_steps, self._resources.checkpoint_seconds
+        too_many = steps is not None and now.steps + 1 - self._durable.steps > steps
+        return too_many or now.clock + self._step_seconds - self._durable.clock > seconds
 
     def _last(self, epoch: int, step: int) -> bool:
         training = self._training
@@ -153,7 +167,7 @@ class Keeper:
             "losses": list(training.losses),
             "state": state,
             "identity": self._identity,
-            "environment": self._environment,
+            "environment": self._environments[0],
             "environment_changes": list(self.environment_changes),
         }
         self._begun = self._now()
@@ -187,24 +201,36 @@ class Keeper:
                 f"the checkpoints in {self._folder} belong to another training ({described(found)}). {remedy}."
             )
         self.environment_changes = list(record["environment_changes"])
-        if found := differences(record["environment"], self._environment):
+        if found := differences(record["environment"], self._environments[0]):
             message = f"the checkpoint was written where arithmetic differs ({described(found)})"
-            if self._resources.mode == "exact" and not self._allow_environment_change:
-                raise VitopsError(
-                    f"{message}: the result would not have the same bits. {remedy}; "
-                    "`vitops run --allow-environment-change` goes on here and marks the receipt."
-                )
-            self.environment_changes.append({"position": position.model_dump(), "changes": found})
-            _log.warning("%s", message)
+            self._other_arithmetic(message, found, position, remedy=remedy)
+
+    def _check_ranks(self, position: Position) -> None:
+        """Bits are those of one arithmetic only if every rank has it."""
+        for rank, own in enumerate(self._environments):
+            if found := differences(self._environments[0], own):
+                message = f"worker {rank} computes under another arithmetic than worker 0 ({described(found)})"
+                self._other_arithmetic(message, found, position, remedy="Let all workers run on machines of one kind")
+
+    def _other_arithmetic(self, message: str, found: dict[str, Any], position: Position, *, remedy: str) -> None:
+        if self._resources.mode == "exact" and not self._allow_environment_change:
+            raise VitopsError(
+                f"{message}: the result would not have the same bits. {remedy}; "
+                "`vitops run --allow-environment-change` goes on here and marks the receipt."
+            )
+        self.environment_changes.append({"position": position.model_dump(), "changes": found})
+        _log.warning("%s", message)
+        if self._training.comm.rank == 0:
             self._report(warning=message)
 
-    def _lost(self, position: Position) -> Work | None:
-        """What the notes of the training that was killed say it had done beyond ``position``."""
+    def _note_lost(self, position: Position) -> None:
+        """Find what the notes of the training that was killed say it had done beyond ``position``."""
         reached = cache_file.load(self._folder / _REACHED) if self._training.comm.rank == 0 else None
         if reached is None:
-            return None
+            return
         steps = (reached["epoch"] - position.epoch) * self._training.steps + reached["step"] - position.step
-        return Work(steps=max(0, steps), seconds=reached["seconds"] if steps > 0 else 0.0)
+        self.work_lost = Work(steps=max(0, steps), seconds=reached["seconds"] if steps > 0 else 0.0)
+        self._resumed["work_lost"] = self.work_lost.model_dump()
 
     def _show(self, epoch: int, step: int) -> None:
         training, now = self._training, self._now()
@@ -221,7 +247,13 @@ class Keeper:
             steps=training.steps,
             loss=training.losses[-1],
             lr=training.rate(epoch, step),
+            **self._resumed,
         )
+
+
+def _everywhere(comm: Comm, own: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each rank says, by rank."""
+    return [json.loads(said) for said in comm.collect(canonical.dumps(own))]
 
 
 def _checkpoints(folder: Path, shared: str | None) -> Checkpoints:

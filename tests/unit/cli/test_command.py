@@ -20,7 +20,7 @@ from vitops.errors import Interrupted, UsageError, VerificationError, VitopsErro
 RUNNING = {"--file", "--profile", "--set", "--until", "--workers", "--json"}
 SURFACE = {
     "run": {"PIPELINE", "--allow-environment-change"} | RUNNING,
-    "resume": {"[RUN]", "--json"},
+    "resume": {"[RUN]", "--allow-environment-change", "--json"},
     "plan": {"PIPELINE"} | RUNNING,
     "explain": {"PIPELINE", "[STAGE]", "--file", "--profile", "--set", "--workers", "--json"},
     "ls": {"--file", "--json"},

@@ -83,6 +83,14 @@ def test_only_the_latest_run_of_a_request_counts(begun, tmp_path):
     assert interrupted(tmp_path) == []
 
 
+def test_a_failed_attempt_to_go_on_leaves_what_was_interrupted(begun, tmp_path):
+    begun("a")
+    begun("b", outcome={"exit_code": 1, "error": "another arithmetic"})
+    assert [run.name for run in interrupted(tmp_path)] == ["a"]
+    begun("c", outcome={"exit_code": 0, "error": None}, allow_environment_change=True)
+    assert interrupted(tmp_path) == []
+
+
 def test_an_unknown_run_is_answered_with_the_nearest(begun, tmp_path):
     begun("20260101T000000-17")
     with pytest.raises(UsageError, match="did you mean '20260101T000000-17'"):

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitops.errors import VerificationError, VitopsError
@@ -33,6 +33,7 @@ def free_of_clashes(tree) -> bool:
     return not any(other.startswith(f"{name}/") for name in tree for other in tree)
 
 
+@settings(deadline=None)  # disks may be slow
 @given(trees.filter(free_of_clashes), st.randoms())
 def test_the_digest_depends_on_paths_and_bytes_and_not_on_the_order_of_creation(tree, random):
     items = list(tree.items())
@@ -47,12 +48,14 @@ def test_the_digest_depends_on_paths_and_bytes_and_not_on_the_order_of_creation(
         assert manifest.digest(manifest.scan(Path(other))) != before
 
 
+@settings(deadline=None)  # disks may be slow
 @given(trees.filter(free_of_clashes))
 def test_a_manifest_file_reads_back_to_its_entries(tree):
     entries = [FileEntry(name, len(data), "ab" * 32) for name, data in tree.items()]
     assert manifest.parse(manifest.render(entries)) == sorted(entries)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_changed_byte_of_a_manifest_file_is_noticed(data):
     entries = [FileEntry("a", 1, "ab" * 32), FileEntry("sub/b", 20, "cd" * 32)]

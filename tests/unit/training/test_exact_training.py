@@ -1,15 +1,20 @@
 """The same bits for every number of workers, every kill and every resume."""
 
 import multiprocessing
+import random
+import time
 
+import numpy as np
 import pytest
 import torch
 from synthetic_split import write_split
-from toy_training import Killed, rank_main, train
+from toy_training import Killed, ToyObjective, rank_main, train
 
 from vitops.errors import Interrupted, VitopsError
+from vitops.store import host
 from vitops.store.job import Position
 from vitops.training import keeper
+from vitops.training.checkpoint import Checkpoints
 
 INTERVALS = {
     "seconds": {"checkpoint_steps": None, "checkpoint_seconds": 1e-6},
@@ -43,6 +48,8 @@ def spawned(split, tmp_path_factory):
         "fast-two": (2, root / "cf2", {"mode": "fast"}),
         "fast-killed": (2, root / "cf2-killed", {"mode": "fast", "kill_after": 5}),
         "fast-resumed": (2, root / "cf2-killed", {"mode": "fast"}),
+        "apart": (2, root / "ca", {"apart": True}),
+        "apart, allowed": (2, root / "caa", {"apart": True, "allow_environment_change": True}),
     }
     for name, interval in INTERVALS.items():
         jobs |= {f"killed, {name}": (2, root / f"c {name}", {"kill_after": 5, **interval})}
@@ -69,6 +76,33 @@ def test_two_runs_agree(split, undisturbed, tmp_path):
 @pytest.mark.parametrize("job", ["two", "four"])
 def test_bits_do_not_depend_on_the_number_of_workers(job, spawned, undisturbed):
     assert {digest for digest, _ in spawned[job]} == {undisturbed}
+
+
+def test_workers_that_compute_otherwise_than_the_first_are_refused_everywhere(spawned):
+    refused = {(word, told.partition("(")[2].partition(")")[0]) for word, told in spawned["apart"]}
+    assert refused == {("refused", "overrides.MKL_CBWR: None -> COMPATIBLE")}
+
+
+def test_workers_that_were_allowed_to_compute_otherwise_are_told_of(spawned):
+    for _, changes in spawned["apart, allowed"]:
+        assert "{'overrides.MKL_CBWR': [None, 'COMPATIBLE']}" in changes
+
+
+def test_every_micro_batch_draws_its_own_and_both_passes_of_a_step_the_same(split, tmp_path, monkeypatch):
+    drawn, loss = [], ToyObjective.loss
+
+    def noting(self, sample, rng):
+        foreign = np.random.get_state()[1].tobytes(), random.getstate()
+        drawn.append((rng.initial_seed(), torch.initial_seed(), *foreign))
+        return loss(self, sample, rng)
+
+    monkeypatch.setattr(ToyObjective, "loss", noting)
+    train(split, tmp_path)
+    steps = [drawn[start : start + 8] for start in range(0, len(drawn), 8)]
+    assert len(steps) == 9
+    assert all(step[:4] == step[4:] for step in steps), "SAM's second pass repeats the first"
+    for source in zip(*drawn, strict=True):
+        assert len(set(source)) == 9 * 4, "epoch, step and micro-batch all count"
 
 
 def test_a_resume_with_other_workers_gives_the_same_bits(spawned, undisturbed):
@@ -107,6 +141,24 @@ def test_kill_and_resume_gives_the_same_bits_and_says_what_was_lost(steps, split
     done = 3 * result.resumed_from.epoch + result.resumed_from.step
     assert steps - 2 < done <= steps, "a kill costs at most the interval of 2 steps"
     assert (result.work_lost.steps, result.work_lost.seconds > 0) == (steps - done, steps > done)
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_where_the_disk_is_slower_than_the_training_a_kill_still_costs_one_interval(
+    interval, split, tmp_path, monkeypatch
+):
+    save = Checkpoints.save
+
+    def slow(self, position, saved):
+        time.sleep(0.3)
+        save(self, position, saved)
+
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    with pytest.raises(Killed):
+        train(split, tmp_path, kill_after=7, checkpoint_steps=interval)
+    _, result, _ = train(split, tmp_path)
+    lost = 7 - (3 * result.resumed_from.epoch + result.resumed_from.step)
+    assert lost + 1 <= interval, "finished steps, and the one that was cut off"
 
 
 def test_killed_after_every_step(split, undisturbed, tmp_path):
@@ -175,11 +227,28 @@ def test_checkpoints_of_another_recipe_are_refused(split, tmp_path):
         train(split, tmp_path, recipe={"epochs": 4})
 
 
-def test_checkpoints_of_another_arithmetic_are_refused(split, tmp_path, monkeypatch):
+ARITHMETIC = {
+    "overrides.MKL_CBWR": lambda patch: patch.setenv("MKL_CBWR", "COMPATIBLE"),
+    "torch_source": lambda patch: patch.setattr(torch.version, "git_version", "another"),
+    "cpu_capability": lambda patch: patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another"),
+    "mkldnn": lambda patch: patch.setattr(torch.backends.mkldnn, "is_available", lambda: False),
+    "matmul_precision": lambda patch: patch.setattr(torch, "get_float32_matmul_precision", lambda: "medium"),
+    "processor": lambda patch: patch.setattr(host, "_processor", lambda: {"model": "another"}),
+}
+
+
+@pytest.mark.parametrize("fact", ARITHMETIC)
+def test_checkpoints_of_another_arithmetic_are_refused(fact, split, tmp_path, monkeypatch):
     train(split, tmp_path)
-    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
-    with pytest.raises(VitopsError, match=r"overrides\.MKL_CBWR: None -> COMPATIBLE"):
+    ARITHMETIC[fact](monkeypatch)
+    with pytest.raises(VitopsError, match=rf"arithmetic differs \(.*{fact}: .* -> ".replace(".M", r"\.M")):
         train(split, tmp_path)
+
+
+def test_checkpoints_of_another_number_of_threads_are_refused(split, tmp_path):
+    train(split, tmp_path)
+    with pytest.raises(VitopsError, match=r"arithmetic differs \(threads: 1 -> 2\)"):
+        train(split, tmp_path, threads=2)
 
 
 def test_an_allowed_change_of_arithmetic_is_marked_in_every_later_resume(split, tmp_path, monkeypatch):

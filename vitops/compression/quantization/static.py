@@ -40,6 +40,7 @@ from vitops.evaluation.predictors import torch_threads
 from vitops.models import ModelSpec
 from vitops.store.canonical import write_json
 from vitops.store.job import Job, Outcome
+from vitops.training.environment import facts
 
 INT8_MODEL = "model.int8.onnx"
 _METHODS = {
@@ -116,6 +117,7 @@ def quantize(job: Job) -> Outcome:
         model = quantized(floating, images, calibration=config.calibration, attention_float=config.attention_float)
         write(model, target)
         accuracy = _accuracy(source / MODEL, target, reader=reader, preprocessing=preprocessing)
+        environment = facts("cpu")
     shutil.copyfile(source / "model.json", job.out / "model.json")
     kernels = count(target)
     weights = len(weight_products(floating.graph))
@@ -134,7 +136,7 @@ def quantize(job: Job) -> Outcome:
     }
     write_json(job.out / "quantization.json", record)
     gate(kernels, accuracy, weights=weights, max_drop=config.max_drop)
-    return Outcome(facts={"drop": accuracy["drop"], "bytes": record["bytes"]})
+    return Outcome(facts={"drop": accuracy["drop"], "bytes": record["bytes"], "environment": environment})
 
 
 def sizes(floating: Path, integer: Path) -> dict[str, float]:
