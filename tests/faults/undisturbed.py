@@ -17,7 +17,7 @@ class Undisturbed:
 
     def __init__(self, root, *, until=STAGES[-1]):
         (root / "project").mkdir()
-        self.road, self._root = Road(root / "project"), root
+        self.road, self._root, self._operations = Road(root / "project"), root, {}
         self.stages = STAGES[: STAGES.index(until) + 1]
         self.road.imports()
         self.seconds = forked.answer(self._run)
@@ -37,7 +37,9 @@ class Undisturbed:
 
     def operations(self, stage):
         """The disk operations of the stage, as (thread, primitive)."""
-        return [tuple(operation) for operation in forked.answer(lambda: self._rehearse(stage))]
+        if stage not in self._operations:
+            self._operations[stage] = [tuple(one) for one in forked.answer(lambda: self._rehearse(stage))]
+        return self._operations[stage]
 
     def numbered(self, home, stage, fault=None):
         """Run up to the end of the stage, whose operations are numbered and struck by the fault; all that was done."""
