@@ -29,13 +29,13 @@ LAZY = ("jinja2", "onnxruntime", "onnxscript", "timm", "torch._dynamo", "torch.e
 
 
 class Road:
-    """A project in ``root`` with a split, made where there is none, and stores of it in any folder."""
+    """A project in ``root``, made where there is none, and stores of it in any folder."""
 
     def __init__(self, root):
         self.root = root
-        shutil.copy(Path(__file__).with_name("small.yaml"), root / "pipelines.yaml")
         folder = root / "data/toy/splits/all"
         if not folder.is_dir():
+            shutil.copy(Path(__file__).with_name("small.yaml"), root / "pipelines.yaml")
             write_split(root)
         path = str(folder.relative_to(root))
         self.split = Ref(kind="split", digest=manifest.check(folder), metadata={"path": path})
