@@ -36,6 +36,9 @@ OPERATIONS, ERRORS, MOMENTS, DAMAGE, REAL = (
     "the real flow",
 )
 
+_LONG = 500
+"""Characters of a finding that are shown."""
+
 
 def main():
     """Run what the arguments ask for; the exit code."""
@@ -97,7 +100,7 @@ def _timed(what, work, *args, **options):
     took = f"{time.monotonic() - clock:.0f} s"
     _say(f"{what}: {tally.points} disturbed, {tally.kills.total()} killed, {dict(tally.verdicts)}, {took}")
     for finding in tally.findings:
-        _say("\n    ".join(str(line) for line in finding))
+        _say("\n    ".join(str(line)[:_LONG] for line in finding))
     return tally
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 SAME, DIVERGENT, STUCK = "same", "divergent", "stuck"
 """As the undisturbed run; not as it; not without a repair by hand."""
-UNREACHED, UNNAMED, NAMED = "unreached", "unnamed error", "named"
-"""The fault was never met; it was met by a traceback; the one thing that cannot be made again is named for ever."""
-WELL = (SAME, NAMED)
+UNREACHED, UNNAMED = "unreached", "unnamed error"
+"""The fault was never met; it was met by a traceback."""
+NAMED, AGAIN = "named", "made again"
+"""The one thing that cannot be made again is named for ever; a damaged artifact was made again, with a receipt."""
+WELL = (SAME, NAMED, AGAIN)
 
 
 @dataclass
