@@ -72,12 +72,14 @@ class ToyObjective(Objective):
         noise = torch.randn(logits.shape, generator=rng)
         target = sample.get("mixed", sample["target"])
         loss = self.weight * F.cross_entropy(logits + 0.1 * noise, target)
-        return loss, {"mean": logits.detach().mean(0), "samples": torch.tensor(len(logits))}
+        told = {"turned": sample["input"].mean((0, 1)).T, "mean": logits.detach().mean(0)}
+        return loss, told | {"samples": torch.tensor(len(logits))}
 
     def merge(self, contributions):
         super().merge([{"samples": entry["samples"]} for entry in contributions])
         for entry in contributions:
-            self.trail = self.trail * 0.7 + entry["mean"]
+            for value in entry.values():  # in the order in which they were given
+                self.trail = self.trail * 0.7 + value.float().mean() + entry["mean"]
         for value in self.turns.values():
             self.trail = self.trail * 0.9 + value
 

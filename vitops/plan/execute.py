@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vitops.errors import Interrupted, VitopsError
 from vitops.lineage.ledger import Ledger
-from vitops.lineage.receipts import statement
+from vitops.lineage.receipts import Receipt, statement
 from vitops.plan.code import CodeDigest, code_digest
 from vitops.plan.key import declared_environment, stage_key
 from vitops.plan.record import RunRecord
@@ -137,8 +137,7 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *,
         turn.check()
         ref = place.store.publish(out, stage.kind)
     turn.check()
-    if stage.exactness == "measured":
-        _forget_lost(place, key, ref)
+    before = place.ledger.by_key(key)
     seconds = round(time.monotonic() - clock, 3)
     write_receipt(
         place,
@@ -150,6 +149,8 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *,
         since=since,
         turn=turn,
     )
+    if stage.exactness == "measured" and before is not None and before.sequence < since:
+        _forget_lost(place, before, ref)
     place.store.drop_checkpoints(key)
     resumed = outcome.model_dump(include={"resumed_from", "work_lost"})
     place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, **resumed)
@@ -218,13 +219,13 @@ def write_receipt(
     )
 
 
-def _forget_lost(place: Place, key: str, ref: Ref) -> None:
-    """A measured artifact that was altered never comes back with the same bytes: only its receipt stays."""
-    before = place.ledger.by_key(key)
-    if before is None or before.digest == ref.digest:
-        return
+def _forget_lost(place: Place, before: Receipt, ref: Ref) -> None:
+    """A measured artifact that was altered never comes back with the same bytes: only its receipt stays.
+
+    ``before``: the receipt of it, older than this execution.
+    """
     latest = place.ledger.by_digest(before.digest)
-    if latest is None or latest.key == key:
+    if before.digest != ref.digest and (latest is None or latest.key == before.key):
         place.store.discard(before.digest)
 
 

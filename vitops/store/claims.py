@@ -51,8 +51,8 @@ class Claim:
         """Raises Interrupted, now and for ever after, once the claim does not hold; VitopsError if nobody can say."""
         if self._loss is None and not self._lapsed():
             latest = self._table.latest().token
-            if latest > self.token:
-                self._lose(f"another run has taken it over (claim {latest}; this is {self.token})")
+            if latest != self.token:
+                self._lose(f"another run has taken it over, or its claim was removed ({self.token}, found {latest})")
         self._lapsed()
         if self._loss is not None:
             raise Interrupted(

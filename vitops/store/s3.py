@@ -21,7 +21,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 
-from vitops.errors import VerificationError
+from vitops.errors import VerificationError, VitopsError
 from vitops.store import durable
 from vitops.store.patience import Patience
 from vitops.store.s3_errors import S3_FAILURES, code_of, expired, explained, may_pass, status_of
@@ -208,7 +208,8 @@ class S3Objects:
     def _connected(self) -> Any:
         core = botocore.session.get_session()
         # A server of one's own seldom has a name for every bucket; who has another one says so in ~/.aws/config.
-        style = core.get_scoped_config().get("s3", {}).get("addressing_style", "path")
+        own = core.get_scoped_config().get("s3", {})
+        style = own.get("addressing_style", "path") if isinstance(own, dict) else "path"
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 1},
             connect_timeout=self._patience.connect_timeout,
@@ -216,7 +217,12 @@ class S3Objects:
             max_pool_connections=4 * SIDE_BY_SIDE,
             s3={"addressing_style": style},
         )
-        return boto3.session.Session(botocore_session=core).client("s3", config=config)
+        try:
+            return boto3.session.Session(botocore_session=core).client("s3", config=config)
+        except ValueError:  # it shows the whole address, a password in it too
+            raise VitopsError(
+                "AWS_ENDPOINT_URL (or endpoint_url in ~/.aws/config) is no address: it must be like https://host:port"
+            ) from None
 
     def _named(self, name: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + name}

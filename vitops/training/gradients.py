@@ -130,12 +130,16 @@ def _exchange(own: list[Contributions], comm: Comm) -> list[Contributions]:
     """All micro-batches' contributions from each rank's own: ranks hold consecutive micro-batches."""
     if comm.world == 1:
         return own
-    named = {f"{m}/{name}": value.cpu().clone() for m, entry in enumerate(own) for name, value in entry.items()}
+    named = {
+        f"{m}/{place:06d}/{name}": value.cpu().clone(memory_format=torch.contiguous_format)
+        for m, entry in enumerate(own)
+        for place, (name, value) in enumerate(entry.items())
+    }
     everything: list[Contributions] = []
     for data in comm.collect(save(named)):
         entries: list[Contributions] = [{} for _ in own]
-        for full, value in load(data).items():
-            m, _, name = full.partition("/")
+        for full, value in sorted(load(data).items()):  # in the order in which the objective gave them
+            m, _, name = full.split("/", 2)
             entries[int(m)][name] = value
         everything.extend(entries)
     return everything

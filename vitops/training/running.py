@@ -90,7 +90,10 @@ class Training:
         self.losses = []
 
     def _backward(self, epoch: int, step: int) -> tuple[float, list[Contributions]]:
-        """Gradients of the step in ``.grad``; with SAM those at the perturbed weights, but the first pass's numbers."""
+        """Gradients of the step in ``.grad``; with SAM those at the perturbed weights, but the first pass's numbers.
+
+        Both of SAM's passes run in training mode and update running statistics, as in the official code.
+        """
         key: Key = (self.seed, "step", epoch, step)
         sam = self.recipe.sam
         if sam is None or sam.rho == 0:
