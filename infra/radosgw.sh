@@ -1,8 +1,9 @@
 #!/bin/bash
 # Run a command beside a real S3 server: Ceph's radosgw with one monitor and one object store in memory.
 #
-#   infra/radosgw.sh COMMAND...        S3_ENDPOINT tells the command where; access key test, secret key testsecret
+#   [S3_PORT=7480] infra/radosgw.sh COMMAND...
 #
+# S3_ENDPOINT tells the command where; the access key is test, the secret key testsecret. Exit code: the command's.
 # As root, on Debian with: apt-get install -y --no-install-recommends radosgw ceph-mon ceph-osd ceph-common
 # Everything lives in a temporary folder and on the loopback device, and is gone when the command has ended.
 set -euo pipefail
@@ -71,14 +72,22 @@ settings=(-c "$folder/ceph.conf")
   started+=($!)
 } >"$folder/run/start.log" 2>&1
 
-for _ in $(seq 300); do
-  (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
+failed() {
+  echo "$1; the ends of its logs:" >&2
+  tail -n 20 "$folder"/run/*.log >&2
+  exit 1
+}
+answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
+
+for _ in $(seq 600); do
+  answers && break
   for process in "${started[@]}"; do
-    kill -0 "$process" 2>/dev/null || { tail -n 20 "$folder"/run/*.log >&2; exit 1; }
+    kill -0 "$process" 2>/dev/null || failed "a process of Ceph has ended"
   done
   sleep 0.2
 done
+answers || failed "radosgw did not answer on port $port within two minutes"
 radosgw-admin "${settings[@]}" -n client.rgw.a user create --uid=t --display-name=t \
-  --access-key=test --secret-key=testsecret >/dev/null 2>>"$folder/run/start.log"
+  --access-key=test --secret-key=testsecret >/dev/null 2>>"$folder/run/start.log" || failed "radosgw takes no user"
 
 S3_ENDPOINT=http://127.0.0.1:$port "$@"

@@ -1,4 +1,4 @@
-"""A bucket on a real S3 server in this process (moto), which can be away for a while and come back with its objects."""
+"""A bucket on an S3 server in this process (moto's), which can be away for a while and come back with its objects."""
 
 from contextlib import contextmanager
 

@@ -1,6 +1,6 @@
 """Declare two operator schemas that torchvision misses when its compiled library does not fit this torch.
 
-The registry's torchvision on a CPU build of torch dies at import with ``operator torchvision::nms does not exist``,
+A torchvision built for CUDA on a CPU build of torch dies at import with ``operator torchvision::nms does not exist``,
 and timm imports torchvision. A finder waits for the first import of torchvision (torch is not imported before that),
 tries the compiled library, and only if that does not load declares the schemas. A matched pair, as on a GPU machine,
 is left untouched.

@@ -155,6 +155,7 @@ class Watched(Checkpoints):
     spans: list[tuple[float, float]] = []
 
     def save(self, position: Position, saved: Saved) -> None:
+        """See ``Checkpoints``."""
         start = time.perf_counter()
         super().save(position, saved)
         self.spans.append((start, time.perf_counter()))

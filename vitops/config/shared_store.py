@@ -10,21 +10,19 @@ from dataclasses import dataclass
 from vitops.errors import UsageError
 
 _URL = re.compile(r"s3://(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]{1,62})(?:/(?P<prefix>[A-Za-z0-9._=/-]*))?")
-
-
-GIB = 1 << 30
-DEFAULT_CACHE_GIB = "20"
+_GIB = 1 << 30
+_DEFAULT_CACHE_GIB = "20"
 
 
 @dataclass(frozen=True)
-class SharedStore:
+class BucketPlace:
     """A bucket, and the prefix below which the store lies in it, without slashes at its ends; may be empty."""
 
     bucket: str
     prefix: str
 
 
-def shared_store() -> SharedStore | None:
+def shared_store() -> BucketPlace | None:
     """What ``VITOPS_STORE`` names; None if the store is the local folder alone. Raises UsageError."""
     chosen = os.environ.get("VITOPS_STORE")
     if not chosen:
@@ -36,7 +34,7 @@ def shared_store() -> SharedStore | None:
             "VITOPS_STORE must read s3://BUCKET/PREFIX (letters, digits, and . _ - = in the prefix); "
             "credentials and endpoint go into AWS_PROFILE, AWS_ENDPOINT_URL and so on"
         )
-    return SharedStore(found["bucket"], prefix)
+    return BucketPlace(found["bucket"], prefix)
 
 
 def cache_limit() -> int:
@@ -44,11 +42,13 @@ def cache_limit() -> int:
 
     Raises UsageError.
     """
-    chosen = os.environ.get("VITOPS_CACHE_GIB") or DEFAULT_CACHE_GIB
+    chosen = os.environ.get("VITOPS_CACHE_GIB") or _DEFAULT_CACHE_GIB
     try:
-        limit = float(chosen) * GIB
+        limit = float(chosen) * _GIB
         if 0 <= limit < float("inf"):
             return int(limit)
     except ValueError:
         pass
-    raise UsageError(f"VITOPS_CACHE_GIB is {chosen!r}: it must be a number of GiB, 0 or more, e.g. {DEFAULT_CACHE_GIB}")
+    raise UsageError(
+        f"VITOPS_CACHE_GIB is {chosen!r}: it must be a number of GiB, 0 or more, e.g. {_DEFAULT_CACHE_GIB}"
+    )

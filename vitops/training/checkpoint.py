@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vitops.errors import Overtaken, VerificationError
+from vitops.errors import VerificationError
 from vitops.store import canonical, durable, manifest
 from vitops.store.job import Position
 from vitops.store.manifest import FileEntry
-from vitops.training.shared_checkpoints import KEPT, NAME, SharedCheckpoints, Uploads
+from vitops.training.shared_checkpoints import KEPT, NAME, SharedCheckpoints, Uploads, stop_if_overtaken
 from vitops.training.tensor_stream import stream
 
 _TENSORS, _RECORD = "state.safetensors", "state.json"
@@ -158,13 +158,7 @@ class Checkpoints:
             latest, own = self._latest(), (self._claims / f"{self._attempt:06d}").read_bytes()
         except FileNotFoundError:
             latest, own = 0, b""
-        if own != self._ticket:
-            raise Overtaken(f"another run has finished or removed the training in {self._folder}: this one stops.")
-        if latest > self._attempt:
-            raise Overtaken(
-                f"another run has taken over the training in {self._folder} (attempt {latest}; this is "
-                f"{self._attempt}). Its checkpoints go on from here."
-            )
+        stop_if_overtaken(f"in {self._folder}", attempt=self._attempt, latest=latest, own=own == self._ticket)
 
 
 def _read(folder: Path) -> Saved:

@@ -45,7 +45,7 @@ from vitops.training.ray_worker import (
 _log = logging.getLogger(__name__)
 
 MAX_FAILURES = 2
-"""Worker deaths after which a group is given up; a lost node counts once, and the smaller group counts anew."""
+"""Worker deaths that a group survives, the next one ends the run; a lost node counts once, a smaller group anew."""
 LOOK_SECONDS = 5.0
 """Between two looks for room for more workers."""
 STOP_SECONDS = 20.0

@@ -28,6 +28,17 @@ _OPENED_BY = "vitops.store.shared:objects_at"
 log = logging.getLogger(__name__)
 
 
+def stop_if_overtaken(where: str, *, attempt: int, latest: int, own: bool) -> None:
+    """Raises Overtaken if a later attempt was claimed, or the claim of this one is not its ``own`` any more."""
+    if not own:
+        raise Overtaken(f"another run has finished or removed the training {where}: this one stops.")
+    if latest > attempt:
+        raise Overtaken(
+            f"another run has taken over the training {where} (attempt {latest}; this is {attempt}). "
+            "Its checkpoints go on from here."
+        )
+
+
 def opened(url: str) -> Objects:
     """The objects below the URL. Which server holds them changes no bits, so its client is in no stage's code."""
     objects: Objects = pkgutil.resolve_name(_OPENED_BY)(url)
@@ -105,13 +116,8 @@ class SharedCheckpoints:
     def stop_if_superseded(self) -> None:
         """Raises Overtaken unless this attempt is the latest."""
         latest = self.latest_attempt()
-        if self._objects.read(f"{_ATTEMPTS}{self._attempt:06d}") != self._ticket:
-            raise Overtaken(f"another run has finished or removed the training at {self._objects.url}: this one stops.")
-        if latest > self._attempt:
-            raise Overtaken(
-                f"another run has taken over the training at {self._objects.url} (attempt {latest}; this is "
-                f"{self._attempt}). Its checkpoints go on from here."
-            )
+        own = self._objects.read(f"{_ATTEMPTS}{self._attempt:06d}") == self._ticket
+        stop_if_overtaken(f"at {self._objects.url}", attempt=self._attempt, latest=latest, own=own)
 
     def _clear(self) -> None:
         """Remove all but the newest two, and what uploads that came to no end left."""

@@ -15,7 +15,8 @@ from vitops.store.s3 import S3Objects
 
 BUCKET = "vitops-tests"
 ACCESS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testsecret", "AWS_DEFAULT_REGION": "us-east-1"}
-BRIEF = Patience(attempts=4, first_pause=0.01, longest_pause=0.05, connect_timeout=2.0, read_timeout=2.0)
+BRIEF = Patience(attempts=4, first_pause=0.01, longest_pause=0.05, connect_timeout=10.0, read_timeout=30.0)
+"""Short pauses, and silence that even a busy machine breaks in time: the tests count requests."""
 _numbers = itertools.count()
 
 

@@ -70,14 +70,14 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     started = time.perf_counter()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert time.perf_counter() - started < 1.5, "0.3 s on a free core; the bound here is for a busy one"
-    heavy = {"torch", "numpy", "pydantic", "typer", "rich", "yaml", "prefect", "ray", "dvc", "pyarrow"}
+    heavy = {"torch", "numpy", "pydantic", "typer", "rich", "yaml", "prefect", "ray", "dvc", "pyarrow", "boto3"}
     assert not heavy & set(result.stderr.split())
 
 
 def test_listing_imports_nothing_heavy(project) -> None:
     code = "import sys; from vitops.cli.app import run; run(['ls', '--json']); print(*sys.modules, file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    heavy = {"torch", "numpy", "rich", "prefect", "ray", "dvc", "pyarrow", "great_expectations"}
+    heavy = {"torch", "numpy", "rich", "prefect", "ray", "dvc", "pyarrow", "great_expectations", "boto3", "botocore"}
     assert not heavy & set(result.stderr.split())
 
 
