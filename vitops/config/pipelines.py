@@ -58,7 +58,7 @@ class Resources(Section):
     the workers in the backend's order, with any kernels."""
     device: Literal["cpu", "cuda"] = "cpu"
     checkpoint_seconds: float = Field(20.0, gt=0)
-    """A kill costs at most this much work: a checkpoint begins when half of it has passed since the last one."""
+    """A kill costs at most this much work, or one step: a checkpoint begins when half of it has passed."""
     checkpoint_steps: int | None = Field(None, ge=1)
     """... and at most this many steps; null counts time only."""
 
