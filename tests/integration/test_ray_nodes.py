@@ -69,6 +69,7 @@ def test_fewer_workers_after_a_loss_and_more_after_a_gain_give_the_bytes_of_one_
         training = Training(job)
         wait_until(lambda: workers_at(job, 4))
         nodes.lose()
+        wait_until(lambda: 1 in workers_at(job, 4))
         open_gate(job, 4)
         wait_until(lambda: workers_at(job, 9))
         assert workers_at(job, 9) == [1]
@@ -90,7 +91,6 @@ def test_a_lost_node_is_named_when_fewer_workers_are_not_allowed(nodes, split, t
         training = Training(job)
         wait_until(lambda: workers_at(job, 4))
         nodes.lose()
-        open_gate(job, 4)
         with pytest.raises(Interrupted, match=r"room for 1 of at least 2 workers \(each takes 1 CPU\); lost nodes: "):
             training.result()
     assert ray_nodes.newest_checkpoint(job)
