@@ -43,6 +43,7 @@ clean:                ## remove the environment and caches; the store with its l
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev,s3]'
 	touch .venv/run $@
 
-.venv/bench: .venv/dev
+.venv/bench: .venv/dev benchmarks/peers.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/pip install --quiet --no-deps -r benchmarks/peers.txt
 	touch $@

@@ -7,13 +7,13 @@ set, so that imports do not count. Decoded batches of 128 are compared; vitops a
 it reads. The loaders take turns. Peers resume as their documents say: a state saved at that position, or reading and
 discarding.
 
-    pip install -c constraints.txt -e '.[bench]' && pip install --no-deps mosaicml-streaming==0.13.0
-    python benchmarks/speed/resume.py [--samples N] [--runs N]
+    make .venv/bench
+    .venv/bin/python benchmarks/speed/resume.py [--samples N] [--runs N]
 
-``make bench`` installs all but the last, which imports more than it requires. A peer that is not installed or cannot
-be imported is named, and counts as not measured. The last line is one JSON object; milliseconds are
-medians; ``ratio`` is the fastest peer's slowest position to ours; ``holds`` says that every position of ours is within
-``bound`` and that the slowest takes at most half as long again as the fastest (noise of a busy machine included).
+A peer that is not installed or cannot be imported is named, and counts as not measured. The last line is one JSON
+object; milliseconds are medians; ``ratio`` is the fastest peer's slowest position to ours; ``holds`` says that every
+position of ours is within ``bound`` and that the slowest takes at most half as long again as the fastest (noise of a
+busy machine included).
 """
 
 import argparse
@@ -67,7 +67,7 @@ def missing(package: str) -> str:
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed: it comes with the extra `bench`, or as the head of this script says"
+        return "not installed: `make .venv/bench` brings it"
     return ""
 
 
@@ -288,9 +288,10 @@ def litdata_loader(folder: Path) -> Loader:
 
 def mosaicml_loader(folder: Path) -> Loader:
     """StreamingDataLoader over MDS shards of its own; its state is loaded."""
-    from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
+    import vitops  # noqa: F401 -- first, for it mends torchvision, which streaming imports
 
-    import vitops  # noqa: F401 -- mends torchvision, which streaming imports
+    # isort: split
+    from streaming import MDSWriter, StreamingDataLoader, StreamingDataset
 
     shards = folder / "mds"
     if not shards.exists():
@@ -307,11 +308,11 @@ def mosaicml_loader(folder: Path) -> Loader:
             num_canonical_nodes=1,
             predownload=20_000,
         )
-        return StreamingDataLoader(
-            dataset, batch_size=BATCH, num_workers=0, collate_fn=lambda rows: [row["png"] for row in rows]
+        return StreamingDataLoader(  # of a dict, unlike a list, it knows how many samples it has given
+            dataset, batch_size=BATCH, num_workers=0, collate_fn=lambda rows: {"png": [row["png"] for row in rows]}
         )
 
-    return Resumed(loader, decoded)
+    return Resumed(loader, lambda batch: decoded(batch["png"]))
 
 
 class Resumed:
