@@ -27,7 +27,7 @@ from vitops.store.manifest import FileEntry
 
 CACHE_BYTES = 256 * 2**20
 """Decoded images kept in memory by one reader: small datasets are decoded once."""
-_COLUMNS = ["slot", "key", "shard", "offset", "size", "sha256"]
+_COLUMNS = ["slot", "shard", "offset", "size", "sha256"]
 
 
 class _Table(NamedTuple):
@@ -35,11 +35,11 @@ class _Table(NamedTuple):
 
     slots: Labels
     labels: Labels
-    keys: list[str]
-    shards: list[str]
+    shards: pa.ChunkedArray
     offsets: Labels
     sizes: Labels
-    digests: list[str]
+    digests: npt.NDArray[np.uint8]
+    """SHA-256 of each member, (N, 32)."""
 
 
 class SplitReader:
@@ -69,12 +69,12 @@ class SplitReader:
     def read(self, subset: str, index: int) -> bytes:
         """The stored bytes of one member. Raises VerificationError when they are not what the split was made of."""
         table = self._table(subset)
-        start, shard = int(table.offsets[index]), table.shards[index]
+        start, shard = int(table.offsets[index]), table.shards[index].as_py()
         data = self._map(shard)[start : start + int(table.sizes[index])].tobytes()
-        if hashlib.sha256(data).hexdigest() != table.digests[index]:
+        if hashlib.sha256(data).digest() != table.digests[index].tobytes():
             raise VerificationError(
-                f"sample {table.keys[index]} in {self._shards / shard} is altered: its bytes do not have the SHA-256 "
-                f"that samples.parquet states. Restore the shard (dvc checkout --force, or run ingest again)."
+                f"{self._named(table, index)} is altered: its bytes do not have the SHA-256 that samples.parquet "
+                "states. Restore the shard (dvc checkout --force, or run ingest again)."
             )
         return data
 
@@ -107,11 +107,15 @@ class SplitReader:
         try:
             return self.kind.decode(data)
         except ValueError as error:
-            table = self._table(subset)
             raise VitopsError(
-                f"sample {table.keys[index]} in {self._shards / table.shards[index]} cannot be decoded: {error}. "
+                f"{self._named(self._table(subset), index)} cannot be decoded: {error}. "
                 "Remove or replace the file in the source and run ingest again."
             ) from error
+
+    def _named(self, table: _Table, index: int) -> str:
+        """What an error calls a sample; its key is read only then."""
+        rows = _rows(self._shards / "samples.parquet", table.slots[[index]], ["slot", "key"])
+        return f"sample {rows['key'][0].as_py()} in {self._shards / table.shards[index].as_py()}"
 
     def _map(self, shard: str) -> npt.NDArray[np.uint8]:
         if shard not in self._maps:
@@ -130,22 +134,20 @@ class SplitReader:
         _check_file(self.folder, f"{subset}.parquet", self._listed["split"])
         index = _parquet(self.folder / f"{subset}.parquet", ["slot", "label"])
         slots = index["slot"].to_numpy().astype(np.int64)
-        rows = _rows(self._shards / "samples.parquet", slots)
-        table = _Table(
+        rows = _rows(self._shards / "samples.parquet", slots, _COLUMNS)
+        digests = _digests(rows["sha256"])
+        self._check_members(subset, digests)
+        return _Table(
             slots=slots,
             labels=index["label"].to_numpy().astype(np.int64),
-            keys=rows["key"].to_pylist(),
-            shards=rows["shard"].to_pylist(),
+            shards=rows["shard"],
             offsets=rows["offset"].to_numpy().astype(np.int64),
             sizes=rows["size"].to_numpy().astype(np.int64),
-            digests=rows["sha256"].to_pylist(),
+            digests=np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32),  # (N, 32)
         )
-        self._check_members(subset, table.digests)
-        return table
 
-    def _check_members(self, subset: str, digests: list[str]) -> None:
-        found = hashlib.sha256(bytes.fromhex("".join(digests))).hexdigest()
-        if found != self._members[subset]:
+    def _check_members(self, subset: str, digests: bytes) -> None:
+        if hashlib.sha256(digests).hexdigest() != self._members[subset]:
             raise VerificationError(
                 f"{self._shards / 'samples.parquet'} is not the table that {self.folder} was split from: the "
                 f"members of {subset!r} differ. Run the split again (vitops run, or dvc repro)."
@@ -252,11 +254,19 @@ def _parquet(path: Path, columns: list[str]) -> pa.Table:
         raise VerificationError(f"{path} cannot be read as the table it should be: {error}") from error
 
 
-def _rows(path: Path, slots: Labels) -> pa.Table:
+def _rows(path: Path, slots: Labels, columns: list[str]) -> pa.Table:
     """The rows of the sample table at ``slots``: it is in slot order, with a gap where a file left its source."""
-    table = _parquet(path, _COLUMNS)
+    table = _parquet(path, columns)
     known = table["slot"].to_numpy().astype(np.int64)
     places = np.searchsorted(known, slots)
     if slots.size and not (places.max() < known.size and np.array_equal(known[places], slots)):
         raise VerificationError(f"{path} does not hold every slot that the split asks for, in slot order")
     return table.take(pa.array(places))
+
+
+def _digests(column: pa.ChunkedArray) -> bytes:
+    """The 32 bytes that each hexadecimal text means, one after another; nothing if one of them means none."""
+    try:
+        return bytes.fromhex("".join(column.to_pylist()))
+    except (TypeError, ValueError):
+        return b""
