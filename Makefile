@@ -8,8 +8,8 @@ export OMP_NUM_THREADS ?= 1
 run: .venv/run        ## run the quickstart: digits, long-tailed, to an audited int8 package
 	$(BIN)/vitops run quickstart
 
-test: .venv/dev       ## run every test
-	$(BIN)/pytest
+test: .venv/dev       ## run every test, two files at a time
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-s3: .venv/dev    ## the S3 tests against a real server, Ceph's radosgw (Debian packages; infra/radosgw.sh names them)
 	infra/radosgw.sh sh -c '$(BIN)/pytest tests/integration/s3 --s3-endpoint "$$S3_ENDPOINT"'

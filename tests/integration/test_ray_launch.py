@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -36,7 +37,11 @@ def split(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ray_cluster(tmp_path_factory):
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as folder:
+        patch.setenv("RAY_TMPDIR", folder)
+        note = Path(folder, "ray/ray_current_cluster")  # where `ray start` of somebody else leaves its address
+        note.parent.mkdir()
+        note.write_text("127.0.0.1:1")
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # workers import this file's bodies by name
         with launch.cluster(Resources(workers=2), tmp_path_factory.mktemp("workers")):
             assert signal.getsignal(signal.SIGTERM) is before

@@ -46,6 +46,7 @@ def connected(resources: Resources) -> Iterator[None]:
             _join(address)
         else:
             ray.init(
+                address="local",  # also where another cluster, not of this run, was started on this machine
                 include_dashboard=False,
                 configure_logging=False,
                 log_to_driver=False,
