@@ -20,6 +20,8 @@ from vitops.store import durable
 PRIMITIVES = (
     "_create",
     "_write",
+    "_chmod",
+    "_utime",
     "_sync",
     "_rename",
     "_link",
