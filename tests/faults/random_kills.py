@@ -22,7 +22,7 @@ SHARE = 0.9
 
 def chains(undisturbed: Undisturbed, *, least, seed, jobs) -> Tally:
     """Disturb roads until at least this many children were killed, or far more were begun; a point is a road."""
-    tally, names = Tally(), [f"{seed}-{number}" for number in range(2 * least // len(undisturbed.stages) + jobs)]
+    tally, names = Tally(), [f"{seed}-{number}" for number in range(4 * least // len(undisturbed.stages) + jobs)]
     while names and (missing := least - tally.kills.total()) > 0:
         begun = min(jobs, math.ceil(missing / len(undisturbed.stages)))
         tasks = [lambda own=own: _chain(undisturbed, own) for own in names[:begun]]
