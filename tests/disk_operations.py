@@ -2,9 +2,11 @@
 
 Laws: what is counted are the primitives of ``vitops.store.durable``, one counter a thread (``main`` and
 ``checkpoint``, which writes beside the training): within a thread their order is the same in every run, between the two
-it is not. Counting begins with ``begin``. Exactly one operation goes wrong, in one of five ways: the process is killed
-``before`` it, ``after`` it, with half of its bytes written (``torn``), after it with every file that was not yet synced
-cut to zero length, as a power cut leaves it (``lost``), or it raises an OSError (``error``).
+it is not. Counting begins with ``begin``. Exactly one operation goes wrong: the process is killed ``before`` it,
+``after`` it, or with half of its bytes written (``torn``); it raises an OSError (``error``); or the power is cut, of
+which ``power_cut`` says what it takes. After the operation a cut may take all bytes that were not yet synced and leave
+the names (``lost``), or take all bytes and names but that one (``early``); before a sync (``cut``), and after a
+thread's last operation (``end``), it takes all.
 """
 
 import errno
@@ -13,13 +15,16 @@ import signal
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+
+from power_cut import Unsynced
 
 from vitops.store import durable
 
 PRIMITIVES = (
     "_create",
     "_write",
+    "_chmod",
+    "_utime",
     "_sync",
     "_rename",
     "_link",
@@ -30,6 +35,10 @@ PRIMITIVES = (
     "_flock",
 )
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS)
+MIDST = {"_write": ["torn"], "_rename": ["lost", "early"], "_link": ["lost", "early"], "_sync": ["cut"]}
+"""Primitive -> what can go wrong at it beside a kill before or after it."""
+CUTS = ("lost", "early", "cut", "end")
+"""The kinds at which the power is cut."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,8 @@ class Operations:
     def __init__(self, fault=None):
         self.done: list[tuple[str, str]] = []
         self._fault, self._counts, self._counting = fault, Counter(), False
-        self._unsynced: set[str] = set()
-        self._guard = threading.Lock()
+        self._unsynced = Unsynced()
+        self._guard = threading.RLock()
 
     def __enter__(self):
         self._saved = {name: getattr(durable, name) for name in PRIMITIVES}
@@ -67,16 +76,23 @@ class Operations:
 
     def _counted(self, name, real):
         def operation(*args, **kwargs):
-            struck = self._strikes(name)
-            if struck:
-                self._before(name, args)
-            value = real(*args, **kwargs)
-            self._note(name, args)
-            if struck:
-                self._after()
-            return value
+            if name == "_flock":  # it may wait for the other thread; and it changes no byte and no name
+                return self._done(name, real, args, kwargs)
+            with self._guard:
+                return self._done(name, real, args, kwargs)
 
         return operation
+
+    def _done(self, name, real, args, kwargs):
+        struck = self._strikes(name)
+        if struck:
+            self._before(name, args)
+        change = self._unsynced.begun(name, args)
+        value = real(*args, **kwargs)
+        self._unsynced.ended(name, args, change)
+        if struck:
+            self._after(change)
+        return value
 
     def _strikes(self, name):
         if not self._counting:
@@ -94,48 +110,37 @@ class Operations:
         if self._fault.kind == "torn" and name == "_write":
             os.write(args[0], args[1][: len(args[1]) // 2])
             die()
-        if self._fault.kind == "before":
+        if self._fault.kind == "cut":
+            self._cut(None)
+        if self._fault.kind in ("before", "cut"):
             die()
 
-    def _after(self):
+    def _after(self, change):
         if self._fault.kind == "lost":
-            with self._guard:
-                for path in filter(os.path.exists, self._unsynced):
-                    os.truncate(path, 0)
+            self._unsynced.lose_bytes()
+        elif self._fault.kind in ("early", "end"):
+            self._cut(change if self._fault.kind == "early" else None)
         die()
 
-    def _note(self, name, args):
-        """Keep track of the files whose bytes are not on the disk for sure."""
+    def _cut(self, early):
         with self._guard:
-            if name == "_write":
-                self._unsynced.add(_open_file(args[0]))
-            elif name == "_sync":
-                self._unsynced.discard(_open_file(args[0]))
-            elif name == "_rename":
-                self._moved(str(args[0]), str(args[1]))
-            elif name == "_unlink":
-                self._unsynced.discard(str(args[0]))
-
-    def _moved(self, source, target):
-        inside = f"{source}/"
-        for path in [path for path in self._unsynced if path == source or path.startswith(inside)]:
-            self._unsynced.remove(path)
-            self._unsynced.add(target + path[len(source) :])
+            self._unsynced.lose_bytes()
+            self._unsynced.lose_names(but=early)
 
 
 def faults(done):
     """Every kill that the recorded operations tell apart: one before each, one after a thread's last, and in the midst.
 
     A kill after operation k and one before k + 1 of the same thread find the same files, as no operation lies between
-    and a SIGKILL leaves what was written; so the first stands for both. A write can also be torn; at a rename or link,
-    what makes a file appear, it shows whether the bytes had been synced before.
+    and a SIGKILL leaves what was written; so the first stands for both. A write can also be torn. At a rename or link,
+    what makes a file appear, it shows whether bytes and names had been synced before. What a power cut leaves changes
+    with a sync alone; so the one before the next sync, when most is outstanding, stands for all since the last.
     """
     last = Counter(stream for stream, _ in done)
     counts = Counter()
     for stream, name in done:
         counts[stream] += 1
-        more = {"_write": ["torn"], "_rename": ["lost"], "_link": ["lost"]}.get(name, [])
-        more += ["after"] if counts[stream] == last[stream] else []
+        more = MIDST.get(name, []) + (["after", "end"] if counts[stream] == last[stream] else [])
         yield from (Fault(stream, counts[stream], kind) for kind in ["before", *more])
 
 
@@ -143,7 +148,3 @@ def die():
     """End this process as a power switch would."""
     os.kill(os.getpid(), signal.SIGKILL)
     signal.pause()
-
-
-def _open_file(descriptor):
-    return str(Path(f"/proc/self/fd/{descriptor}").readlink())

@@ -1,11 +1,12 @@
 """``make faults``: kill everywhere, run again, compare with what was never disturbed.
 
-Five parts: every disk operation of the small road (killed before it, after it, halfway, with unsynced bytes lost);
-every one failing with an error; kills at random moments on the whole small road; every file of a killed run damaged;
-kills of the real flow. The last line is one JSON object; exit code 0 only if nothing diverged and nothing had to be
-repaired by hand.
+Six parts: every disk operation of the small road (killed before it, after it, halfway); the power cut at every one
+where that leaves something else, without the bytes and names that were not synced; every one failing with an error;
+kills at random moments on the whole small road; every file of a killed run damaged; kills of the real flow. The last
+line is one JSON object; exit code 0 only if nothing diverged and nothing had to be repaired by hand.
 
     PYTHONPATH=tests python tests/faults/campaign.py [--every N] [--random N] [--real N] [--jobs N] [--seed N]
+                                                     [--table FILE]
 """
 
 import argparse
@@ -21,15 +22,16 @@ from collections import Counter
 from pathlib import Path
 
 from damage import damage
-from enumeration import errors, kills, strike
+from enumeration import cuts, errors, kills, strike
 from random_kills import chains
 from real_kills import STAGES, RealRoad, chain
 from small_road import EXACT
-from tally import DIVERGENT, NAMED, STUCK, UNNAMED, UNREACHED, Tally
+from tally import AGAIN, DIVERGENT, NAMED, SAME, STUCK, UNNAMED, UNREACHED, Tally
 from undisturbed import Undisturbed
 
-OPERATIONS, ERRORS, MOMENTS, DAMAGE, REAL = (
+OPERATIONS, CUTS, ERRORS, MOMENTS, DAMAGE, REAL = (
     "every operation",
+    "every power cut",
     "every error",
     "random moments",
     "damaged files",
@@ -48,9 +50,12 @@ def main():
         found = _small(Path(folder), options)
     with tempfile.TemporaryDirectory(prefix="vitops-faults-") as folder:
         found[REAL] = _real(Path(folder), options)
-    summary = _summary(found, options)
-    _table(found)
-    _say(json.dumps(summary | {"seconds": round(time.monotonic() - begun)}))
+    summary = _summary(found, options) | {"seconds": round(time.monotonic() - begun)}
+    table = _table(found, summary)
+    _say(table)
+    if options.table:
+        options.table.write_text(f"{table}\n", encoding="utf-8")
+    _say(json.dumps(summary))
     return 0 if summary["holds"] else 1
 
 
@@ -66,9 +71,10 @@ def _small(root, options):
     undisturbed = Undisturbed(root)
     _say(f"undisturbed: {json.dumps({stage: round(took, 2) for stage, took in undisturbed.seconds.items()})} s")
     found = {}
-    for part, points in ((OPERATIONS, kills(undisturbed, EXACT)), (ERRORS, errors(undisturbed, EXACT))):
+    for part, points in ((OPERATIONS, kills), (CUTS, cuts), (ERRORS, errors)):
         found[part] = Tally()
-        for stage, chosen in itertools.groupby(list(points)[:: options.every], key=lambda point: point.stage):
+        every = list(points(undisturbed, EXACT))[:: options.every]
+        for stage, chosen in itertools.groupby(every, key=lambda point: point.stage):
             told = _timed(f"{part} of {stage}", strike, undisturbed, list(chosen), jobs=options.jobs)
             found[part] += told
     asked = {"least": options.random, "seed": options.seed, "jobs": options.jobs}
@@ -110,7 +116,7 @@ def _summary(found, options):
     per_stage = _kills_per_stage(found)
     summary = {
         "kills": sum(per_stage.values()),
-        "points": found[OPERATIONS].points,
+        "points": found[OPERATIONS].points + found[CUTS].points,
         "divergent": verdicts[DIVERGENT],
         "manual_repairs": verdicts[STUCK],
         "errors": found[ERRORS].points,
@@ -118,6 +124,8 @@ def _summary(found, options):
         "unreached": verdicts[UNREACHED],
         "damaged": found[DAMAGE].points,
         "named": verdicts[NAMED],
+        "made_again": verdicts[AGAIN],
+        "power_cuts": found[CUTS].kills.total(),
         "random_kills": found[MOMENTS].kills.total(),
         "real_kills": found[REAL].kills.total(),
         "kills_per_stage": per_stage,
@@ -125,7 +133,7 @@ def _summary(found, options):
         "seed": options.seed,
     }
     wrong = ("divergent", "manual_repairs", "unnamed_errors", "unreached")
-    spread = options.every > 1 or all(found[OPERATIONS].kills[stage] for stage in EXACT)
+    spread = options.every > 1 or all(found[part].kills[stage] for part in (OPERATIONS, CUTS) for stage in EXACT)
     enough = summary["random_kills"] >= options.random and summary["real_kills"] >= options.real
     return summary | {"holds": spread and enough and not any(summary[name] for name in wrong)}
 
@@ -135,14 +143,21 @@ def _kills_per_stage(found):
     return {stage: total[stage] for stage in STAGES if total[stage]}
 
 
-def _table(found):
+def _table(found, summary):
     """Markdown for docs/guides/faults.md."""
-    parts, per_stage = (OPERATIONS, MOMENTS, REAL), _kills_per_stage(found)
-    _say(f"| stage | {' | '.join(parts)} | kills |\n|---|{'---:|' * (len(parts) + 1)}")
-    for stage, killed in per_stage.items():
-        _say(f"| {stage} | {' | '.join(str(found[part].kills[stage]) for part in parts)} | {killed} |")
-    sums = [str(found[part].kills.total()) for part in parts]
-    _say(f"| together | {' | '.join(sums)} | {sum(per_stage.values())} |")
+    parts = (OPERATIONS, CUTS, MOMENTS, REAL)
+    rows = [("stage", *parts, "kills"), ("---", *["---:"] * len(parts), "---:")]
+    for stage, killed in summary["kills_per_stage"].items():
+        rows.append((stage, *(f"{found[part].kills[stage]:,}" for part in parts), f"{killed:,}"))
+    rows.append(("together", *(f"{found[part].kills.total():,}" for part in parts), f"{summary['kills']:,}"))
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    same = found[DAMAGE].verdicts[SAME]
+    damaged = (
+        f"{summary['damaged']} damaged files: {same} same, {summary['named']} named, {summary['made_again']} made again"
+    )
+    wrong = f"{summary['divergent']} divergent, {summary['manual_repairs']} manual repairs"
+    facts = f"{summary['errors']:,} errors, {summary['unnamed_errors']} unnamed. {damaged}. {wrong}."
+    return "\n".join([*lines, "", f"{facts} Seed {summary['seed']}, {summary['seconds']:,} s."])
 
 
 def _options():
@@ -151,6 +166,7 @@ def _options():
     parser.add_argument("--random", type=int, default=170, help="kills at random moments (default: 170)")
     parser.add_argument("--real", type=int, default=30, help="kills of the real flow (default: 30)")
     parser.add_argument("--jobs", type=int, default=2, help="children at once (default: 2)")
+    parser.add_argument("--table", type=Path, help="file to write the table to, as Markdown")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32, help="default: from the clock")
     return parser.parse_args()
 

@@ -1,10 +1,10 @@
 """Every single disk operation of the small road goes wrong once, and each time the road is run again.
 
 For each stage the store is the one that the undisturbed run had before it, and a rehearsal numbers the stage's
-operations. Then each is the last of one child (before it, after it, halfway), or fails in one with an error. After
-that the road is run again in what the child left, to the end of the struck stage. Then the store must hold what the
-undisturbed one holds there; the stages after it are functions of just that, so only every fortieth point goes on
-through them.
+operations. Then each is the last of one child (before it, after it, halfway), or has the power cut there, or fails with
+an error. After that the road is run again in what the child left, to the end of the struck stage. Then the store must
+hold what the undisturbed one holds there; the stages after it are functions of just that, so only every fortieth point
+goes on through them.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import forked
-from disk_operations import ERRORS, Fault, faults
+from disk_operations import CUTS, ERRORS, Fault, faults
 from small_road import EXACT
 from tally import SAME, STUCK, UNNAMED, UNREACHED, Tally
 from undisturbed import Undisturbed
@@ -41,10 +41,12 @@ class Point:
 
 def kills(undisturbed, stages):
     """Every point at which a child can be killed in these stages."""
-    for stage in stages:
-        done = undisturbed.operations(stage)
-        names = _names(done)
-        yield from (Point(stage, fault, names[fault.stream, fault.number]) for fault in faults(done))
+    return (point for point in _points(undisturbed, stages) if point.fault.kind not in CUTS)
+
+
+def cuts(undisturbed, stages):
+    """Every point of these stages at which a power cut leaves something else."""
+    return (point for point in _points(undisturbed, stages) if point.fault.kind in CUTS)
 
 
 def errors(undisturbed, stages):
@@ -67,6 +69,13 @@ def strike(undisturbed: Undisturbed, points, *, jobs) -> Tally:
         killed = point.fault.kind != "error" and verdict != UNREACHED
         tally.add(point, verdict, sentences, kills=[point.stage] if killed else [])
     return tally
+
+
+def _points(undisturbed, stages):
+    for stage in stages:
+        done = undisturbed.operations(stage)
+        names = _names(done)
+        yield from (Point(stage, fault, names[fault.stream, fault.number]) for fault in faults(done))
 
 
 def _names(done):

@@ -5,6 +5,7 @@ road again from the beginning, through the killed stage and into the next. At it
 run left. Moments are drawn from the seed; how much work fits in one depends on the machine.
 """
 
+import math
 import os
 import random
 import signal
@@ -21,10 +22,11 @@ SHARE = 0.9
 
 def chains(undisturbed: Undisturbed, *, least, seed, jobs) -> Tally:
     """Disturb roads until at least this many children were killed, or far more were begun; a point is a road."""
-    tally, names = Tally(), [f"{seed}-{number}" for number in range(2 * least // len(undisturbed.stages) + jobs)]
-    while names and tally.kills.total() < least:
-        tasks = [lambda own=own: _chain(undisturbed, own) for own in names[:jobs]]
-        names = names[jobs:]
+    tally, names = Tally(), [f"{seed}-{number}" for number in range(4 * least // len(undisturbed.stages) + jobs)]
+    while names and (missing := least - tally.kills.total()) > 0:
+        begun = min(jobs, math.ceil(missing / len(undisturbed.stages)))
+        tasks = [lambda own=own: _chain(undisturbed, own) for own in names[:begun]]
+        names = names[begun:]
         for _, found in forked.each(tasks, jobs=jobs):
             verdict, sentences = found.get("judged", (STUCK, [str(found)]))
             tally.add(f"chain {found.get('chain')}", verdict, sentences, kills=found.get("killed", []))

@@ -12,8 +12,9 @@ from pathlib import Path
 CAMPAIGN = Path(__file__).with_name("campaign.py")
 
 
-def test_a_kill_or_an_error_at_any_disk_operation_leaves_a_store_that_goes_on_to_the_same_bytes():
-    options = ["--every", "101", "--random", "4", "--real", "0", "--seed", "7"]
+def test_a_kill_or_an_error_at_any_disk_operation_leaves_a_store_that_goes_on_to_the_same_bytes(tmp_path):
+    table = tmp_path / "table.md"
+    options = ["--every", "131", "--random", "4", "--real", "0", "--seed", "7", "--table", str(table)]
     paths = [str(CAMPAIGN.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
@@ -24,4 +25,6 @@ def test_a_kill_or_an_error_at_any_disk_operation_leaves_a_store_that_goes_on_to
     assert summary["holds"] is True
     assert summary["points"] >= 10
     assert summary["kills"] >= summary["points"] + 4
+    assert summary["power_cuts"] >= 4
     assert len(summary["kills_per_stage"]) >= 5
+    assert f"| {summary['kills']} |" in table.read_text()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitops.errors import VitopsError
-from vitops.store import canonical
+from vitops.store import canonical, durable
 
 _SLOT = re.compile(r"[0-9a-f]{20} [0-9a-f]{64}")
 
@@ -75,12 +75,12 @@ def live(arrivals: Arrivals) -> int:
 
 
 def write(path: Path, arrivals: Arrivals) -> None:
-    """Write ``arrivals.json``: a slot is ``"<key> <sha256>"`` or null."""
+    """Create or replace ``arrivals.json`` at once, as the next run reads it: a slot is ``"<key> <sha256>"`` or null."""
     value = [
         {"shards": list(one.shards), "slots": [slot and f"{slot.key} {slot.sha256}" for slot in one.slots]}
         for one in arrivals
     ]
-    canonical.write_json(path, {"arrivals": value})
+    durable.write_bytes(path, canonical.pretty({"arrivals": value}))
 
 
 def read(path: Path) -> Arrivals:

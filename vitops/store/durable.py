@@ -1,4 +1,4 @@
-"""The one place that creates, writes, syncs, renames, links, deletes or locks files of store, ledger and checkpoints.
+"""The one place where files of store, ledger and checkpoints are created, changed, synced, renamed, deleted or locked.
 
 Laws: a file appears under its final name only when all its bytes are on disk; after a call returns, a power cut does
 not undo it; a failed or killed call leaves the target as it was, and at worst a file ``.<name>.<random>.tmp`` aside.
@@ -245,7 +245,7 @@ def _fill(path: Path, chunks: Iterable[bytes], *, mode: int | None, sync: bool) 
                 os.posix_fadvise(descriptor, begun, written - begun, os.POSIX_FADV_DONTNEED)  # a hint: begin now
                 begun = written
         if mode is not None:
-            os.fchmod(descriptor, mode)
+            _chmod(descriptor, mode)
         if sync:
             _sync(descriptor)
     finally:
@@ -291,7 +291,7 @@ def _sync_file(path: Path) -> None:
 def mark_used(path: Path) -> None:
     """Set the file's or folder's modification time to now; of caches, whose bytes carry their own digest."""
     with actionable(path):
-        os.utime(path)
+        _utime(path)
 
 
 # The primitives: every change of the disk is one of these calls.
@@ -305,6 +305,14 @@ def _write(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _chmod(descriptor: int, mode: int) -> None:
+    os.fchmod(descriptor, mode)
+
+
+def _utime(path: Path) -> None:
+    os.utime(path)
 
 
 def _sync(descriptor: int) -> None:

@@ -1,7 +1,9 @@
 """Arrivals: slots never move, however a source grows and shrinks."""
 
+import errno
 import hashlib
 import itertools
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from vitops.data import arrivals
 from vitops.data.arrivals import Slot
 from vitops.errors import VitopsError
+from vitops.store import durable
 
 
 def slot(number: int) -> Slot:
@@ -103,3 +106,21 @@ def test_a_damaged_file_is_refused_with_the_way_out(tmp_path, text):
 
 def test_a_missing_file_is_an_empty_beginning(tmp_path):
     assert arrivals.read(tmp_path / "arrivals.json") == ()
+
+
+def test_arrivals_whose_writing_breaks_off_are_the_previous_ones(tmp_path, monkeypatch):
+    before, after = replay([{1, 2}, {1, 2, 3}])
+    file = tmp_path / "arrivals.json"
+    arrivals.write(file, before)
+
+    def half(descriptor, data):
+        os.write(descriptor, data[: len(data) // 2])
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "_write", half)
+        with pytest.raises(VitopsError, match=r"arrivals\.json"):
+            arrivals.write(file, after)
+    assert arrivals.read(file) == before
+    arrivals.write(file, after)
+    assert arrivals.read(file) == after
