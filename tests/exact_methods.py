@@ -14,7 +14,7 @@ from synthetic_split import write_split
 from vitops.compression.pruning.stage import prune_rank
 from vitops.errors import Interrupted
 from vitops.store.job import Job, Position
-from vitops.training import Comm
+from vitops.training import Comm, environment
 from vitops.training.running import Training
 from vitops.training.stage import train_rank
 
@@ -165,6 +165,8 @@ def digests(job):
 
 def _rank(rank, world, meeting, method, job, at):
     torch.set_num_threads(1)
+    environment.FILL_FRESH_MEMORY = True
+    _check_each_step_has_fresh_memory_filled()
     if at is not None:
         _befall(*at)
     comm = Comm.single()
@@ -180,6 +182,16 @@ def _rank(rank, world, meeting, method, job, at):
         answer = {"interrupted": str(error)}
     if rank == 0:
         (meeting / "answer.json").write_text(json.dumps(answer))
+
+
+def _check_each_step_has_fresh_memory_filled():
+    step = Training.step
+
+    def checked(self, epoch, number):
+        assert torch.empty(3).isnan().all(), "a method that reads what nobody wrote would not be noticed"
+        step(self, epoch, number)
+
+    Training.step = checked
 
 
 def _befall(steps, number):
