@@ -68,6 +68,7 @@ PRUNING = {
     "group_sizes": {"emb": 4, "h": 1, "qk": 2, "v": 2, "mlp": 8},
     "groups_per_round": 4,
     "interval": 4,
+    "dropout": {"drop_path": 0.2, "attn_drop": 0.1, "proj_drop": 0.1, "pos_drop": 0.1, "head_drop": 0.1},
     "finetune": {
         **RECIPE,
         "objective": {"kind": "nvit", "distill": {"kind": "deit_lt"}},
@@ -76,6 +77,8 @@ PRUNING = {
         "ema": 0.9,
     },
 }
+PRUNING_STEPS = 24
+"""Until the target; then one epoch of fine-tuning."""
 METHODS = {"plain": PLAIN, "teacher": TEACHER, "student": STUDENT, "pruning": PRUNING}
 KILLED = -signal.SIGKILL
 _PATIENCE = 300.0
