@@ -14,7 +14,7 @@ from synthetic_split import write_split
 from vitops.compression.pruning.stage import prune_rank
 from vitops.errors import Interrupted
 from vitops.store.job import Job, Position
-from vitops.training import Comm
+from vitops.training import Comm, environment
 from vitops.training.running import Training
 from vitops.training.stage import train_rank
 
@@ -68,6 +68,7 @@ PRUNING = {
     "group_sizes": {"emb": 4, "h": 1, "qk": 2, "v": 2, "mlp": 8},
     "groups_per_round": 4,
     "interval": 4,
+    "dropout": {"drop_path": 0.2, "attn_drop": 0.1, "proj_drop": 0.1, "pos_drop": 0.1, "head_drop": 0.1},
     "finetune": {
         **RECIPE,
         "objective": {"kind": "nvit", "distill": {"kind": "deit_lt"}},
@@ -76,6 +77,8 @@ PRUNING = {
         "ema": 0.9,
     },
 }
+PRUNING_STEPS = 24
+"""Until the target; then one epoch of fine-tuning."""
 METHODS = {"plain": PLAIN, "teacher": TEACHER, "student": STUDENT, "pruning": PRUNING}
 KILLED = -signal.SIGKILL
 _PATIENCE = 300.0
@@ -165,6 +168,8 @@ def digests(job):
 
 def _rank(rank, world, meeting, method, job, at):
     torch.set_num_threads(1)
+    environment.FILL_FRESH_MEMORY = True
+    _check_each_step_has_fresh_memory_filled()
     if at is not None:
         _befall(*at)
     comm = Comm.single()
@@ -180,6 +185,16 @@ def _rank(rank, world, meeting, method, job, at):
         answer = {"interrupted": str(error)}
     if rank == 0:
         (meeting / "answer.json").write_text(json.dumps(answer))
+
+
+def _check_each_step_has_fresh_memory_filled():
+    step = Training.step
+
+    def checked(self, epoch, number):
+        assert torch.empty(3).isnan().all(), "a method that reads what nobody wrote would not be noticed"
+        step(self, epoch, number)
+
+    Training.step = checked
 
 
 def _befall(steps, number):

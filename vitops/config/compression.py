@@ -30,6 +30,24 @@ class Divisors(Section):
     mlp: float = Field(1.0, gt=0)
 
 
+class Dropout(Section):
+    """What a model drops at random while it is pruned and fine-tuned, whatever it dropped before: timm's rates.
+
+    The official code drops nothing, for it prunes in evaluation mode.
+    """
+
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    """Stochastic depth of the last block, rising linearly from 0 at the first."""
+    attn_drop: float = Field(0.0, ge=0, lt=1)
+    """Attention weights."""
+    proj_drop: float = Field(0.0, ge=0, lt=1)
+    """Outputs of attention and of both layers of an MLP."""
+    pos_drop: float = Field(0.0, ge=0, lt=1)
+    """Tokens after the position embedding."""
+    head_drop: float = Field(0.0, ge=0, lt=1)
+    """Features that a head reads (timm's ``drop_rate``)."""
+
+
 class Prune(Section):
     """Global structural pruning by Hessian-aware saliency (NViT), then fine-tuning with the same teacher."""
 
@@ -55,6 +73,7 @@ class Prune(Section):
     """LayerNorm after the residual width shrank."""
     lr: float = Field(1e-4, gt=0)
     """Constant learning rate while pruning."""
+    dropout: Dropout = Dropout()
     finetune: Recipe
 
     @model_validator(mode="after")

@@ -38,7 +38,8 @@ _LIMITS = {
 }
 _PATTERNS = {
     DIGEST_PATTERN: "must be the 64 hex digits of an artifact's digest, as `vitops show PIPELINE/STAGE` prints it",
-    RANDAUGMENT_PATTERN: "must be a policy string of timm, e.g. rand-m9-mstd0.5-inc1",
+    RANDAUGMENT_PATTERN: "must be a policy string of timm, e.g. rand-m9-mstd0.5-inc1 "
+    "(sections m, n, p, mstd, mmax, inc, each with its number, and tweights, t3a or t3aw)",
 }
 
 

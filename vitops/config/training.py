@@ -8,7 +8,13 @@ from vitops.config.base import KeyProblem, Section
 from vitops.config.models import CifarResNet, Model
 from vitops.config.objectives import Ldam, Objective, drw_of
 
-RANDAUGMENT_PATTERN = r"^rand(-[a-z]+[0-9.]+)*$"
+RANDAUGMENT_PATTERN = (
+    r"^rand(-(m\d{1,3}|n[1-9]\d?|p(0(\.\d{1,9})?|1(\.0{1,9})?)|mstd\d{1,3}(\.\d{1,9})?|mmax\d{1,3}|inc[01]"
+    r"|t(weights|3aw?)))*$"
+)
+"""The sections that timm reads, each with a value that it takes: of others it ignores some and dies of some."""
+_WEIGHTED_OPERATIONS = {"tweights": 15, "t3aw": 14}
+"""Sets that are drawn from without putting back, and how many operations they have."""
 Triple = tuple[float, float, float]
 
 
@@ -63,9 +69,25 @@ class Augment(Section):
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip (0 for digits)."""
     randaugment: str | None = Field(None, pattern=RANDAUGMENT_PATTERN)
-    """timm's policy string, e.g. ``rand-m9-mstd0.5-inc1``."""
+    """timm's policy string, e.g. ``rand-m9-mstd0.5-inc1``: ``m`` magnitude, ``n`` operations per image, ``p``
+    probability of each, ``mstd`` spread and ``mmax`` limit of the magnitude, ``inc`` 1 where more is to be stronger,
+    ``t`` the set of operations (``weights``, ``3a``, ``3aw``)."""
     erasing: float = Field(0.0, ge=0, le=1)
     """Probability of random erasing with pixel noise."""
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Augment":
+        sections = (self.randaugment or "rand").split("-")[1:]
+        names = ["t" if section.startswith("t") else section.rstrip("0123456789.") for section in sections]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise KeyProblem("randaugment", f"must have each section at most once, got {twice[0]} again")
+        count = next((int(section[1:]) for section in sections if section.startswith("n")), 2)
+        for section in sections:
+            if count > (most := _WEIGHTED_OPERATIONS.get(section, count)):
+                raise KeyProblem(
+                    "randaugment", f"must ask for at most n{most} of the {most} in {section}, got n{count}"
+                )
+        return self
 
 
 class Mixup(Section):

@@ -42,7 +42,7 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, sample: dict[str, Tensor], rng: torch.Generator) -> tuple[Tensor, Contributions]:
-        """Mean loss (a scalar) of one micro-batch, and its contributions.
+        """Mean loss (a scalar, all terms added up) of one micro-batch, and its contributions; no backward() in here.
 
         ``sample`` has ``input`` (B, 3, H, W), ``target`` (B,) and, when mixed, ``mixed`` (B, C) soft targets.
         """

@@ -35,7 +35,7 @@ class LayerNormDims(BaseModel):
 
 
 class Dims(BaseModel):
-    """Everything that fixes the shape of a pruned ViT; per-block widths in order of depth."""
+    """Everything that fixes the shape of a pruned ViT, and what it drops in training; per-block widths in order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -53,6 +53,14 @@ class Dims(BaseModel):
     reg_tokens: int = Field(0, ge=0)
     drop_path: float = Field(0.0, ge=0, lt=1)
     """Stochastic depth of the last block, rising linearly from 0 at the first."""
+    attn_drop: float = Field(0.0, ge=0, lt=1)
+    """Dropout of attention weights; the others below as well: all where timm has them, in training only."""
+    proj_drop: float = Field(0.0, ge=0, lt=1)
+    """Of each linear layer's output inside a block, save q, k and v."""
+    pos_drop: float = Field(0.0, ge=0, lt=1)
+    """Of tokens with their positions."""
+    head_drop: float = Field(0.0, ge=0, lt=1)
+    """Of what a head reads."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Dims":
@@ -87,20 +95,21 @@ class ExactLayerNorm(nn.LayerNorm):
 class Attention(nn.Module):
     """Self-attention with separate query, key and value projections and a stored scale."""
 
-    def __init__(self, emb: int, *, heads: int, qk: int, v: int, scale: float) -> None:
+    def __init__(self, dims: Dims, index: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.scale = scale
-        self.q = nn.Linear(emb, heads * qk)
-        self.k = nn.Linear(emb, heads * qk)
-        self.v = nn.Linear(emb, heads * v)
-        self.proj = nn.Linear(heads * v, emb)
+        self.heads, self.scale, self.attn_drop = dims.h[index], dims.scale, dims.attn_drop
+        self.q = nn.Linear(dims.emb, self.heads * dims.qk[index])
+        self.k = nn.Linear(dims.emb, self.heads * dims.qk[index])
+        self.v = nn.Linear(dims.emb, self.heads * dims.v[index])
+        self.proj = nn.Linear(self.heads * dims.v[index], dims.emb)
+        self.proj_drop = nn.Dropout(dims.proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, E) -> (B, N, E)."""
         q, k, v = (self._split(part(x)) for part in (self.q, self.k, self.v))
-        mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale)  # (B, H, N, V)
-        out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))  # (B, N, H * V) -> (B, N, E)
+        dropped = self.attn_drop if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=self.scale, dropout_p=dropped)  # (B, H, N, V)
+        out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))  # (B, N, H * V) -> (B, N, E)
         return out
 
     def _split(self, x: Tensor) -> Tensor:
@@ -110,14 +119,15 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers around a GELU."""
 
-    def __init__(self, emb: int, hidden: int) -> None:
+    def __init__(self, dims: Dims, index: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(emb, hidden)
-        self.fc2 = nn.Linear(hidden, emb)
+        self.fc1 = nn.Linear(dims.emb, dims.mlp[index])
+        self.fc2 = nn.Linear(dims.mlp[index], dims.emb)
+        self.drop = nn.Dropout(dims.proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, E) -> (B, N, E)."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
         return out
 
 
@@ -128,9 +138,9 @@ class Block(nn.Module):
         super().__init__()
         rate = dims.drop_path * index / max(1, len(dims.h) - 1)
         self.norm1 = _norm(dims)
-        self.attn = Attention(dims.emb, heads=dims.h[index], qk=dims.qk[index], v=dims.v[index], scale=dims.scale)
+        self.attn = Attention(dims, index)
         self.norm2 = _norm(dims)
-        self.mlp = Mlp(dims.emb, dims.mlp[index])
+        self.mlp = Mlp(dims, index)
         self.drop_path = DropPath(rate) if rate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,9 +179,10 @@ class PrunedViT(nn.Module):
             self.reg_token = nn.Parameter(torch.zeros(1, dims.reg_tokens, dims.emb))
         patches = (dims.img_size // dims.patch_size) ** 2
         self.pos_embed = nn.Parameter(torch.zeros(1, self.num_prefix_tokens + patches, dims.emb))
+        self.pos_drop = nn.Dropout(dims.pos_drop)
         self.blocks = nn.Sequential(*(Block(dims, index) for index in range(len(dims.h))))
         self.norm = _norm(dims)
-        self.head_drop = nn.Identity()
+        self.head_drop = nn.Dropout(dims.head_drop)
         self.head = nn.Linear(dims.emb, dims.classes)
         if dims.distilled:
             self.head_dist = nn.Linear(dims.emb, dims.classes)
@@ -192,7 +203,8 @@ class PrunedViT(nn.Module):
         """Images (B, 3, H, W) -> normed tokens (B, N, E)."""
         patches = self.patch_embed(x)
         prefix = [token.expand(x.shape[0], -1, -1) for token in self._prefix()]
-        tokens: Tensor = self.norm(self.blocks(torch.cat([*prefix, patches], dim=1) + self.pos_embed))
+        placed = self.pos_drop(torch.cat([*prefix, patches], dim=1) + self.pos_embed)
+        tokens: Tensor = self.norm(self.blocks(placed))
         return tokens
 
     def _prefix(self) -> list[Tensor]:
@@ -202,8 +214,8 @@ class PrunedViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> logits (B, C): the mean of both heads where there are two, in every mode."""
         features = self.forward_features(x)
-        logits: Tensor = self.head(features[:, 0])
-        return (logits + self.head_dist(features[:, 1])) / 2 if self.dims.distilled else logits
+        logits: Tensor = self.head(self.head_drop(features[:, 0]))
+        return (logits + self.head_dist(self.head_drop(features[:, 1]))) / 2 if self.dims.distilled else logits
 
 
 def _norm(dims: Dims) -> nn.LayerNorm:

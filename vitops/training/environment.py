@@ -10,6 +10,10 @@ from torch.utils import deterministic
 
 from vitops.store.host import arithmetic_facts
 
+FILL_FRESH_MEMORY = False
+"""Whether deterministic kernels also fill all fresh memory with NaN: 4 % of a small model's step. No result depends on
+it unless a model reads memory that nobody wrote; the tests of exactness have it on, so that such a model is noticed."""
+
 
 def facts(device: str) -> dict[str, Any]:
     """Torch build, processor, threads, oneDNN, matmul precision, accelerator and kernel overrides, as JSON."""
@@ -49,16 +53,13 @@ def _accelerator() -> dict[str, Any]:
 
 @contextmanager
 def arithmetic(*, threads: int, exact: bool) -> Iterator[None]:
-    """Fix thread count and deterministic kernels for the block, then put back what was set before.
-
-    Deterministic mode would also fill all fresh memory with NaN, 4 % of a small model's step. No result depends on it.
-    """
+    """Fix thread count and deterministic kernels for the block, then put back what was set before."""
     outer_threads, outer_exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     outer_filling = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(exact)
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    deterministic.fill_uninitialized_memory = FILL_FRESH_MEMORY  # type: ignore[attr-defined]
     try:
         yield
     finally:

@@ -2,11 +2,14 @@
 
 Laws: what leaves here (mean gradients, merged buffers, mean loss, contributions in micro-batch order) has the same bits
 for every number of workers. Each micro-batch starts from the buffers of the step's beginning; the changes of its float
-buffers (BatchNorm's running statistics) are averaged through the same tree as the gradients, integer buffers count one
-step. The random key of a micro-batch is the same in every pass of a step, so SAM's two passes drop the same units.
+buffers (BatchNorm's running statistics) are averaged through the same tree as the gradients; every other buffer takes
+the value that the step's last micro-batch leaves, whoever computes that (a counter of batches counts one step). The
+random key of a micro-batch is the same in every pass of a step, so SAM's two passes drop the same units.
+A parameter that a micro-batch does not use has a gradient of zeros there, never None; frozen parameters have none.
 
 A gradient goes into the tree as soon as backward has it, and while the rank's last backward goes on, what is complete
-is already summed over the ranks: the order of each element's sum is the tree's all the same.
+is already summed over the ranks: the order of each element's sum is the tree's all the same. So a parameter gets its
+gradient once in a micro-batch, and what an error leaves behind is half a sum: it is not gone on with.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from vitops.data.keyed import seeded
+from vitops.errors import VitopsError
 from vitops.losses.objective import Contributions, Objective
 from vitops.training.buckets import Buckets
 from vitops.training.comm import Comm
@@ -40,21 +44,26 @@ class StepGradient:
         """``exact=False`` sums over the ranks in the backend's own order, as DistributedDataParallel does."""
         self._objective, self._comm, self._micro_batches = objective, comm, micro_batches
         self._own = share(micro_batches, rank=comm.rank, world=comm.world)
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._names, self._parameters = list(trained), list(trained.values())
         self._buffers = list(model.buffers())
         self._floats = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+        self._others = [buffer for buffer in self._buffers if not buffer.is_floating_point()]
         rest = sum(buffer.numel() for buffer in self._floats) + 1
         sizes = [rest, *(parameter.numel() for parameter in self._parameters)]
         self._sum = TreeSum(sizes, leaves=len(self._own), device=self._parameters[0].device)
         self._buckets, self._over_ranks = Buckets(sizes, full=BUCKET), comm.sums(exact=exact)
         self._leaf, self._missing = 0, set[int]()
+        self._unfinished = False
 
     def run(self, sample_of: SampleOf, key: Key) -> tuple[float, list[Contributions]]:
         """Leave the mean gradients in ``.grad`` and the merged buffers in the model.
 
         The next run overwrites these gradients. Returns the mean loss and the contributions of all micro-batches, in
-        order.
+        order. Raises VitopsError when the objective gives a parameter two gradients in one micro-batch, and whenever a
+        run before ended in an error.
         """
+        self._begin()
         begin = [buffer.clone() for buffer in self._buffers]
         own: list[Contributions] = []
         with self._watched():
@@ -63,7 +72,17 @@ class StepGradient:
                 _copy(self._buffers, begin)
                 own.append(self._micro_batch(sample_of(m), (*key, m), begin))
         self._over_ranks.finish()
-        return self._spread(begin), _exchange(own, self._comm)
+        found = self._spread(begin), self._exchange(own)
+        self._unfinished = False
+        return found
+
+    def _begin(self) -> None:
+        if self._unfinished:
+            raise VitopsError(
+                "an earlier step of this training ended in an error and left half of its sums behind: start the "
+                "training anew, it goes on from its last checkpoint"
+            )
+        self._unfinished = True
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -94,6 +113,12 @@ class StepGradient:
 
     def _take(self, piece: int, parameter: Tensor) -> None:
         assert parameter.grad is not None
+        if piece not in self._missing:
+            raise VitopsError(
+                f"the parameter {self._names[piece - 1]} got a second gradient in one micro-batch: the loss() of an "
+                "objective returns one scalar, the sum of all its terms, and leaves backward() to the training "
+                "(reentrant activation checkpointing runs one of its own: use_reentrant=False)"
+            )
         gradient, parameter.grad = parameter.grad, None
         self._missing.remove(piece)
         self._put(piece, gradient)
@@ -115,6 +140,13 @@ class StepGradient:
             buffer.copy_(start + part.view_as(start).to(start.dtype))
         return float(rest[-1])
 
+    def _exchange(self, own: list[Contributions]) -> list[Contributions]:
+        """The contributions of all micro-batches; with each rank's come the buffers that are no floats."""
+        left = {str(place): buffer for place, buffer in enumerate(self._others)}
+        told = _from_all([*own, left], self._comm)
+        _copy(self._others, list(told[-1].values()))
+        return [entry for number, entry in enumerate(told, start=1) if number % (len(own) + 1)]
+
 
 def _change(buffer: Tensor, start: Tensor) -> Tensor:
     """What was added to the buffer; none where it stayed as it was, which may be infinite."""
@@ -126,8 +158,8 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
         target.copy_(source)
 
 
-def _exchange(own: list[Contributions], comm: Comm) -> list[Contributions]:
-    """All micro-batches' contributions from each rank's own: ranks hold consecutive micro-batches."""
+def _from_all(own: list[Contributions], comm: Comm) -> list[Contributions]:
+    """The entries of all ranks, one rank's after the other's: ranks hold consecutive micro-batches."""
     if comm.world == 1:
         return own
     named = {

@@ -10,6 +10,7 @@ from vitops.compression.pruning.dense import as_pruned_vit
 from vitops.compression.pruning.groups import keep_all, kept_dims, layout, tensor_masks, widths
 from vitops.compression.pruning.saliency import RunningSaliency, gate_gradients, saliency, summed, unit_sums
 from vitops.compression.pruning.shrink import shrink
+from vitops.config.compression import Dropout
 from vitops.config.models import TimmModel
 from vitops.errors import UsageError, VitopsError
 from vitops.models import ModelSpec, load, save
@@ -236,6 +237,16 @@ def test_a_distilled_timm_model_converts_without_changing_its_logits():
     torch.testing.assert_close(logits(dense, images()), logits(model.eval(), images()), rtol=0, atol=1e-5)
     assert dense.dims.h == (4, 4)
     assert dense.dims.scale == 8**-0.5
+    assert dense.dims.drop_path == 0, "it drops what the section says, not what the student dropped"
+
+
+def test_what_the_section_drops_outlives_the_shrinking():
+    torch.manual_seed(0)
+    dropout = Dropout(drop_path=0.1, attn_drop=0.2, proj_drop=0.3, pos_drop=0.4, head_drop=0.5)
+    dense = as_pruned_vit(build(tiny_dims()), dropout)
+    small = shrink(dense, keep_all(tiny_dims()), ln="gain")
+    for model in (dense, small):
+        assert model.dims.model_dump(include=set(dropout.parameters())) == dropout.parameters()
 
 
 @pytest.mark.parametrize(
@@ -247,6 +258,7 @@ def test_a_distilled_timm_model_converts_without_changing_its_logits():
         ("vit_tiny_patch16_224", {"global_pool": "avg"}, "global_pool"),
         ("vit_tiny_patch16_224", {"no_embed_class": True}, "pos_embed"),
         ("vit_tiny_patch16_224", {"act_layer": "relu"}, r"blocks\.0\.mlp"),
+        ("vit_tiny_patch16_224", {"patch_drop_rate": 0.5}, "patch_drop"),
         ("resnet18", None, "ResNet"),
     ],
 )

@@ -197,8 +197,23 @@ def test_a_value_that_does_not_fit_its_pattern_is_told_with_an_example(project, 
     said = refused(project.load("teacher.augment.randaugment=augmix-m3").only, "first")
     assert said == (
         "--set teacher.augment.randaugment=augmix-m3: pipelines.first.teacher.augment.randaugment: "
-        'must be a policy string of timm, e.g. rand-m9-mstd0.5-inc1, got "augmix-m3"'
+        "must be a policy string of timm, e.g. rand-m9-mstd0.5-inc1 (sections m, n, p, mstd, mmax, inc, each with its "
+        'number, and tweights, t3a or t3aw), got "augmix-m3"'
     )
+
+
+@pytest.mark.parametrize(
+    ("policy", "wrong"),
+    [
+        ("rand-w0-p0.5", "must be a policy string of timm"),
+        ("rand-m9-m5", "must have each section at most once, got m again"),
+        ("rand-n15-t3aw", "must ask for at most n14 of the 14 in t3aw, got n15"),
+    ],
+)
+def test_a_policy_string_that_timm_cannot_use_is_named_by_file_line_and_key(policy, wrong, project, refused) -> None:
+    project.write("sam: {rho: 0.05}", f"augment: {{randaugment: {policy}}}")
+    place = f"pipelines.yaml:{project.line('augment')}: pipelines.first.teacher.augment.randaugment: "
+    assert refused(project.load().only, "first").startswith(place + wrong)
 
 
 def test_a_digest_that_is_none_is_told_where_one_finds_it(project, refused) -> None:

@@ -231,6 +231,32 @@ def test_drop_path_acts_in_training_only():
     assert torch.equal(model.eval()(x), model(x))
 
 
+RATES = {
+    "drop_path": "drop_path_rate",
+    "attn_drop": "attn_drop_rate",
+    "proj_drop": "proj_drop_rate",
+    "pos_drop": "pos_drop_rate",
+    "head_drop": "drop_rate",
+}
+"""Ours -> timm's."""
+
+
+@pytest.mark.parametrize("rates", [{name: 0.4} for name in RATES] + [dict.fromkeys(RATES, 0.2)])
+def test_in_training_a_pruned_vit_of_full_widths_drops_what_timm_drops(rates):
+    """The same draws in the same places."""
+    dense = small_vit(**{RATES[name]: rate for name, rate in rates.items()})
+    dims = vit_dims(emb=16, heads=2, classes=5, depth=2, width=8, side=16, patch=8)
+    pruned, x = copy_into_pruned(dense, dims | rates), torch.randn(3, 3, 16, 16)
+    found = []
+    for model, training in ((dense, True), (pruned, True), (pruned, False)):
+        torch.manual_seed(3)
+        found.append(heads(model.train(training), x)["mean"])
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[1], found[2])
+    torch.manual_seed(3)
+    assert torch.equal(pruned.train()(x), found[1]), "with both heads at once as one by one"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -239,6 +265,7 @@ def test_drop_path_acts_in_training_only():
         {"patch_size": 5},
         {"unknown": 1},
         {"emb": 99},
+        {"proj_drop": 1.0},
         {"h": [], "qk": [], "v": [], "mlp": []},
     ],
 )

@@ -111,7 +111,7 @@ def student(split):
 def pruning(split):
     config = Prune.model_validate(METHODS["pruning"])
     with seeded(5, "pruning"):
-        dense = as_pruned_vit(build_model(Train.model_validate(METHODS["student"]).model, classes=3))
+        dense = as_pruned_vit(build_model(Train.model_validate(METHODS["student"]).model, classes=3), config.dropout)
     model, roles = copy.deepcopy(dense), {**teachers(), "dense": dense}
     inner = build_objective(config.finetune.objective, model=model, teachers=roles, counts=split.train_counts)
     recipe = pruning_recipe(config, epochs=END // STEPS)

@@ -13,7 +13,7 @@ from toy_training import Killed, ToyObjective, rank_main, train
 from vitops.errors import Interrupted, VitopsError
 from vitops.store import host
 from vitops.store.job import Position
-from vitops.training import keeper
+from vitops.training import environment, keeper
 from vitops.training.checkpoint import Checkpoints
 
 INTERVALS = {
@@ -304,6 +304,20 @@ def test_sam_with_rho_zero_gives_the_bits_of_the_base_optimizer(split, tmp_path)
 def test_a_loss_that_is_not_finite_stops_with_the_place(split, tmp_path):
     with pytest.raises(VitopsError, match=r"the loss became (nan|inf) in epoch \d, step \d"):
         train(split, tmp_path, recipe={"optimizer": {"name": "sgd", "lr": 1e30}, "clip_grad": None})
+
+
+def test_with_fresh_memory_filled_a_model_that_reads_it_is_noticed(split, tmp_path, undisturbed, monkeypatch):
+    monkeypatch.setattr(environment, "FILL_FRESH_MEMORY", True)
+    assert train(split, tmp_path / "sound")[0] == undisturbed
+    loss = ToyObjective.loss
+
+    def careless(self, sample, rng):
+        value, told = loss(self, sample, rng)
+        return value + torch.empty_like(value), told
+
+    monkeypatch.setattr(ToyObjective, "loss", careless)
+    with pytest.raises(VitopsError, match="the loss became nan"):
+        train(split, tmp_path / "careless")
 
 
 def test_training_leaves_the_settings_of_the_process_alone(split, tmp_path):

@@ -12,22 +12,24 @@ from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from vitops.config.compression import Dropout
 from vitops.errors import UsageError
 from vitops.models.heads import heads, is_distilled
 from vitops.models.pruned_vit import EPS, PrunedViT, build
 
 _TOLERANCE = 1e-4
+_NONE = Dropout()
 
 
-def as_pruned_vit(model: nn.Module) -> PrunedViT:
-    """``model`` with q, k and v split, in evaluation mode; a PrunedViT is copied.
+def as_pruned_vit(model: nn.Module, dropout: Dropout = _NONE) -> PrunedViT:
+    """``model`` with q, k and v split, in evaluation mode; a PrunedViT is copied. It drops what ``dropout`` says.
 
     Raises UsageError naming the module that structural pruning does not support.
     """
     dims = model.dims.model_dump(mode="json") if isinstance(model, PrunedViT) else _dims(model)
     state = model.state_dict() if isinstance(model, PrunedViT) else _split_state(model)
     with torch.random.fork_rng(devices=[]):
-        dense = build(dims | {"drop_path": 0.0})
+        dense = build(dims | dropout.parameters())
     _load(dense, state)
     dense.eval()
     _check_same(model, dense)
@@ -72,6 +74,8 @@ def _check_frame(model: VisionTransformer) -> None:
         raise _refuse("pos_embed", "it must hold one learned position per token")
     if not model.blocks:
         raise _refuse("blocks", "there is none")
+    if not isinstance(model.patch_drop, nn.Identity):
+        raise _refuse("patch_drop", "it drops patches in training, which no rate of prune.dropout stands for")
     _check_norm(model.norm, path="norm")
 
 

@@ -2,7 +2,7 @@
 
 Both trainings run through the one loop with their own checkpoints (``pruning/``, ``finetune/``); what lies between
 them is a pure function of the first one's end, so a run killed anywhere continues to the same bytes.
-The model has no stochastic depth from the start of pruning on.
+From the start of pruning on the model drops what ``prune.dropout`` says (by default nothing), in both trainings.
 """
 
 import copy
@@ -80,7 +80,7 @@ class _Pruning:
         self.resources = Resources.model_validate(job.resources)
         self.reader = open_split(job.inputs["split"])
         student, self.spec = load(job.inputs["model"])
-        self.dense = _with_spec(as_pruned_vit(student), self.spec)
+        self.dense = _with_spec(as_pruned_vit(student, self.config.dropout), self.spec)
         self._check_size()
         teacher, taught = load(job.inputs["teacher"])
         self.teachers = {"teacher": teacher, "dense": copy.deepcopy(self.dense)}
