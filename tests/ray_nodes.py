@@ -52,6 +52,12 @@ class Nodes:
         """One more node."""
         self._nodes.append(self._cluster.add_node(num_cpus=cpus, **options))
 
+    def add_without_torch(self, folder, cpus):
+        """One more node, whose workers find no torch that works."""
+        (folder / "torch").mkdir(parents=True)
+        (folder / "torch/__init__.py").write_text("raise ImportError('no torch here')")
+        self.add(cpus, env_vars={"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])})
+
     def take_half_of_each(self, nodes):
         """Somebody else has half a CPU on each of so many nodes, from now on."""
         import ray

@@ -118,6 +118,23 @@ def test_two_half_free_nodes_are_no_place_and_one_deadline_ends_the_run(nodes, s
     assert launches(tmp_path) == 1
 
 
+def test_a_training_goes_on_as_it_was_when_the_larger_group_cannot_start(cluster, split, tmp_path, caplog):
+    nodes = cluster(1, cpus=3)
+    resources = {"workers": 4, "node_deadline_seconds": DEADLINE}
+    job = job_in(tmp_path / "ray", split, **resources)
+    close_gate(job, 4)
+    with launch.cluster(Resources(**resources), _folder(tmp_path)):
+        training = Training(job)
+        wait_until(lambda: workers_at(job, 4))
+        nodes.add_without_torch(tmp_path / "another", cpus=1)
+        wait_until((tmp_path / "workers/make-way").exists)
+        open_gate(job, 4)
+        training.result()
+    assert (workers_at(job, 4), workers_at(job, 5), workers_at(job, 20)) == ([2], [2], [2])
+    assert launches(tmp_path) >= 4  # four workers, for want of places two, four in vain, two
+    assert "4 workers could not start; the next try is after 10 s of work: ImportError: no torch here" in caplog.text
+
+
 def launches(root):
     """How many groups of workers were started."""
     return len(list((root / "workers").glob("group-*")))
