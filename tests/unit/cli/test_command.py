@@ -182,6 +182,14 @@ def test_what_is_no_digest_is_told_both_ways_to_name_an_artifact(project, vitops
     assert result.code == 2 and "64 hex digits of its digest, or PIPELINE/STAGE" in result.err
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_reproduce_of_no_name_says_at_once_what_it_takes(project, vitops, name) -> None:
+    result = vitops("reproduce", name)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("the name is empty: reproduce takes a run's name, a package's folder, ")
+    assert not (project / ".vitops").exists()
+
+
 def test_records_that_cannot_be_read_are_named(project, vitops) -> None:
     for file, torn in (("requested/request.json", "{"), ("done/run.json", '{"stages": [{}]}')):
         (project / ".vitops/runs" / file).parent.mkdir(parents=True)
