@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vitops.cli.family import Family
+from vitops.cli.family import Family, mark
 from vitops.plan.record import read_record, write_atomically
 from vitops.plan.request import RunRequest
 from vitops.plan.runs import begin
@@ -35,7 +35,7 @@ def supervise(request: RunRequest, folder: Path, *, tick: Callable[[], None]) ->
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(request.root),
+            env=_environment(request.root) | mark(folder),
             start_new_session=True,
         )
         family = Family(folder / "processes.json", child.pid)
