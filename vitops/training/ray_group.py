@@ -48,8 +48,9 @@ _log = logging.getLogger(__name__)
 
 MAX_FAILURES = 2
 """Worker deaths that a group survives, the next one ends the run; a lost node counts once, a smaller group anew."""
-STOP_SECONDS = 20.0
-"""How long workers may take to save their work; the rest of a container's usual 30 s is for closing what is open."""
+STOP_SECONDS = 15.0
+"""How long workers may take to save their work; the rest of a container's usual 30 s is for closing what is open
+(``vitops/cli/supervise.py`` has the sum)."""
 
 
 class Group:
