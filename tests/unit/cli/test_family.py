@@ -53,13 +53,19 @@ def ended(process):
     return not psutil.pid_exists(process.pid)
 
 
-def lose_supervisor(folder, process):
-    """The run's supervisor was ``process``, which is killed."""
+def supervise(folder, process):
+    """The run's supervisor is this process."""
     created = psutil.Process(process.pid).create_time()
-    gone = Process.own().model_copy(update={"pid": process.pid, "created": created})
+    write_atomically(
+        folder / SUPERVISOR, Process.own().model_copy(update={"pid": process.pid, "created": created}).model_dump()
+    )
+
+
+def lose_supervisor(folder, process):
+    """The run's supervisor was this process, which is killed."""
+    supervise(folder, process)
     process.kill()
     process.wait()
-    write_atomically(folder / SUPERVISOR, gone.model_dump())
 
 
 def test_what_no_list_has_is_ended_by_the_mark_in_its_environment(folder, start):
@@ -74,6 +80,20 @@ def test_the_watcher_ends_what_was_started_a_moment_before_the_kill(folder, star
     young = start(**mark(folder))
     lose_supervisor(folder, start())
     subprocess.run([sys.executable, "-m", "vitops.cli.watch", str(folder / "processes.json")], input=b"", check=True)
+    assert ended(young)
+
+
+def test_the_watcher_waits_for_a_supervisor_that_has_closed_its_files_and_is_about_to_die(folder, start):
+    young, supervisor = start(**mark(folder)), start()
+    supervise(folder, supervisor)
+    write_atomically(folder / "processes.json", {"descendants": []})
+    command = [sys.executable, "-m", "vitops.cli.watch", str(folder / "processes.json")]
+    watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    with pytest.raises(subprocess.TimeoutExpired):
+        watcher.wait(timeout=3)
+    supervisor.kill()
+    supervisor.wait()
+    watcher.wait(timeout=10)
     assert ended(young)
 
 
