@@ -168,7 +168,7 @@ class Group:
 
     def _step_back(self, fewer: int, error: Exception) -> None:
         """Want the workers that made way for this larger group, which could not start."""
-        pause, why = self._growth.failed(), str(_own(error)).splitlines()[-1]
+        pause, why = self._growth.failed(), str(_own(error)).strip().rpartition("\n")[2]
         _log.warning("%d workers could not start; the next try is after %.0f s of work: %s", self._workers, pause, why)
         self._wanted = fewer
 
