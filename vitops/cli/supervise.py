@@ -22,10 +22,10 @@ from vitops.plan.record import read_record, write_atomically
 from vitops.plan.request import RunRequest
 from vitops.plan.runs import begin
 
-GRACE_SECONDS = 24.0
+GRACE_SECONDS = 22.0
 """Until a flow that was asked to stop is asked by a signal: a training gives up its step after 15 s, its workers and
 Prefect take some seconds to go."""
-KILL_SECONDS = 26.0
+KILL_SECONDS = 24.0
 """Until it is not asked any more; ``family.END_SECONDS`` and the command's own last words come after that."""
 POLL_SECONDS = 0.2
 INTERRUPTED = 75
