@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Threads of native libraries would fight for the cores with the workers; stages set their own count.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-s3 check bench faults clean
+.PHONY: run test test-s3 check bench faults faults-distributed clean
 
 run: .venv/run        ## run the quickstart: digits, long-tailed, to an audited int8 package
 	$(BIN)/vitops run quickstart
@@ -26,6 +26,9 @@ bench: .venv/bench    ## every speed benchmark, alone on the machine; each print
 
 faults: .venv/dev     ## kill everywhere (every disk operation, random moments, the real flow), run again, compare
 	PYTHONPATH=tests $(BIN)/python tests/faults/campaign.py
+
+faults-distributed: .venv/dev  ## lose workers, nodes, the flow, Prefect's server; stop the command anywhere; compare
+	PYTHONPATH=tests $(BIN)/python tests/faults/distributed.py
 
 clean:                ## remove the environment and caches; the store with its ledger (.vitops) and DVC's cache stay
 	rm -rf .venv .prefect .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

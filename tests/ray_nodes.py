@@ -1,6 +1,6 @@
 """Several Ray nodes on this machine, and a training that waits at a step until the test lets it go on.
 
-Every node is a raylet with one CPU and workers of its own; losing one is a SIGKILL of its raylet, as ``Cluster`` does.
+Every node is a raylet with workers of its own; losing one is a SIGKILL of its raylet, as ``Cluster`` does.
 """
 
 import os
@@ -38,19 +38,34 @@ FAST_LOSS = {
 class Nodes:
     """A cluster of ``nodes`` nodes beside its head; made and changed in the main thread."""
 
-    def __init__(self, nodes):
+    def __init__(self, nodes, cpus=1):
         os.environ.update(FAST_LOSS, PYTHONPATH=os.pathsep.join(sys.path), RAY_AUTH_MODE="disabled")
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         self._nodes, self._frozen = [], []
         for _ in range(nodes):
-            self.add()
+            self.add(cpus)
         self.address = self._cluster.address
 
-    def add(self):
-        """One more node with one CPU."""
-        self._nodes.append(self._cluster.add_node(num_cpus=1))
+    def add(self, cpus=1, **options):
+        """One more node."""
+        self._nodes.append(self._cluster.add_node(num_cpus=cpus, **options))
+
+    def add_without_torch(self, folder, cpus):
+        """One more node, whose workers find no torch that works."""
+        (folder / "torch").mkdir(parents=True)
+        (folder / "torch/__init__.py").write_text("raise ImportError('no torch here')")
+        self.add(cpus, env_vars={"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])})
+
+    def take_half_of_each(self, nodes):
+        """Somebody else has half a CPU on each of so many nodes, from now on."""
+        import ray
+
+        ray.init(address=self.address, configure_logging=False, log_to_driver=False)
+        halves = ray.util.placement_group([{"CPU": 0.5}] * nodes, strategy="STRICT_SPREAD", lifetime="detached")
+        assert halves.wait(PATIENCE)
+        ray.shutdown()
 
     def lose(self):
         """The newest node is gone from one moment to the next."""

@@ -47,6 +47,10 @@ class Run:
         """Wait until the student is in the middle of its training."""
         self.project.wait_for(self.process, "student", epoch=1, step=4)
 
+    def prefect_starting(self):
+        """Wait until Prefect's server is there, some moments old."""
+        self._until(lambda: self.family("uvicorn"))
+
     def cluster_starting(self):
         """Wait until Ray's node process is there; no stage has begun."""
         self._until(lambda: self.family("raylet"))
@@ -143,6 +147,11 @@ def kill_prefect(run):
     os.killpg(run.services.server.pid, signal.SIGKILL)
 
 
+def kill_the_command(run):
+    """SIGKILL the command alone."""
+    run.process.kill()
+
+
 def terminate(run):
     """SIGTERM to the command alone, as Kubernetes does."""
     run.process.terminate()
@@ -174,12 +183,14 @@ class Scenario:
     """A service of ``Services``."""
 
 
-STOPPED, DIED = 75, 1
+STOPPED, DIED, KILLED = 75, 1, -signal.SIGKILL
 SCENARIOS = {
     "worker killed": Scenario(kill_a_worker, 0),
     "node silent": Scenario(freeze_a_node, 0, needs=Services.cluster),
     "raylet killed": Scenario(kill_the_raylet, DIED),
     "driver killed": Scenario(kill_the_driver, DIED),
+    "command killed": Scenario(kill_the_command, KILLED),
+    "command killed while Prefect starts": Scenario(kill_the_command, KILLED, moment=Run.prefect_starting),
     "SIGTERM": Scenario(terminate, STOPPED, within=GRACE),
     "SIGTERM to the group": Scenario(terminate_the_group, STOPPED, within=GRACE),
     "SIGTERM to all": Scenario(terminate_every_process, STOPPED, within=SYSTEMD),

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+from contextlib import ExitStack
 
 import pytest
 import ray_nodes
@@ -23,13 +24,24 @@ def split(tmp_path_factory):
 
 
 @pytest.fixture
-def nodes(monkeypatch):
+def cluster(monkeypatch):
+    """Start nodes, and have runs of this test use them."""
     for name in (*ray_nodes.FAST_LOSS, "PYTHONPATH", "RAY_AUTH_MODE"):
         monkeypatch.setenv(name, os.environ.get(name, ""))
-    found = ray_nodes.Nodes(2)
-    monkeypatch.setenv("RAY_ADDRESS", found.address)
-    yield found
-    found.close()
+    with ExitStack() as stack:
+
+        def start(nodes, cpus=1):
+            found = ray_nodes.Nodes(nodes, cpus)
+            stack.callback(found.close)
+            monkeypatch.setenv("RAY_ADDRESS", found.address)
+            return found
+
+        yield start
+
+
+@pytest.fixture
+def nodes(cluster):
+    return cluster(2)
 
 
 class Training:
@@ -94,6 +106,38 @@ def test_a_lost_node_is_named_when_fewer_workers_are_not_allowed(nodes, split, t
         with pytest.raises(Interrupted, match=r"room for 1 of at least 2 workers \(each takes 1 CPU\); lost nodes: "):
             training.result()
     assert ray_nodes.newest_checkpoint(job)
+
+
+def test_two_half_free_nodes_are_no_place_and_one_deadline_ends_the_run(nodes, split, tmp_path):
+    nodes.take_half_of_each(2)
+    resources = {"workers": 2, "node_deadline_seconds": DEADLINE}
+    job = job_in(tmp_path / "ray", split, **resources)
+    missing = pytest.raises(Interrupted, match=r"room for 0 of at least 1 workers \(each takes 1 CPU\)\. Nothing came")
+    with launch.cluster(Resources(**resources), _folder(tmp_path)), missing:
+        Training(job).result()
+    assert launches(tmp_path) == 1
+
+
+def test_a_training_goes_on_as_it_was_when_the_larger_group_cannot_start(cluster, split, tmp_path, caplog):
+    nodes = cluster(1, cpus=3)
+    resources = {"workers": 4, "node_deadline_seconds": DEADLINE}
+    job = job_in(tmp_path / "ray", split, **resources)
+    close_gate(job, 4)
+    with launch.cluster(Resources(**resources), _folder(tmp_path)):
+        training = Training(job)
+        wait_until(lambda: workers_at(job, 4))
+        nodes.add_without_torch(tmp_path / "another", cpus=1)
+        wait_until((tmp_path / "workers/make-way").exists)
+        open_gate(job, 4)
+        training.result()
+    assert (workers_at(job, 4), workers_at(job, 5), workers_at(job, 20)) == ([2], [2], [2])
+    assert launches(tmp_path) >= 4  # four workers, for want of places two, four in vain, two
+    assert "4 workers could not start; the next try is after 10 s of work: ImportError: no torch here" in caplog.text
+
+
+def launches(root):
+    """How many groups of workers were started."""
+    return len(list((root / "workers").glob("group-*")))
 
 
 def _folder(root):

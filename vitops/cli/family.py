@@ -1,31 +1,50 @@
-"""The processes of a run, on disk, so that whoever is left can end them.
+"""The processes of a run, so that whoever is left can end them.
 
-Which process is the recorded one, ``vitops/store/process.py`` decides.
+Laws: a process belongs to a run if the run's file lists it, or if it carries the run's folder in its environment, which
+all inherit that the flow starts: so one that was started a moment before a kill is known too (the list has those that
+overwrite their environment, as Ray's workers do). A run whose supervisor lives is left alone. Which process is the
+recorded one, ``vitops/store/process.py`` decides.
 """
 
-import json
+import os
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from pydantic import BaseModel, ValidationError
 
 from vitops.plan.record import write_atomically
+from vitops.plan.runs import supervised
 from vitops.store.process import alive, find
 
+MARK = "VITOPS_RUN_FOLDER"
+"""Environment variable of a run's processes: its folder."""
+END_SECONDS = 2.0
+"""How long killed processes are waited for."""
 
-def end_leftovers(runs: Path) -> int:
-    """End what earlier, killed runs left behind; return how many processes that were."""
-    return sum(end_family(file) for file in sorted(runs.glob("*/processes.json")))
+
+class _Listed(BaseModel):
+    descendants: list[tuple[int, float]] = []
 
 
-def end_family(file: Path) -> int:
-    """End the processes that ``file`` lists, unless their supervisor lives; return how many that were."""
-    supervisor, descendants = _read_family(file)
-    if supervisor is not None and alive(supervisor):
-        return 0
-    ended = _end([process for process in descendants if alive(process)])
-    file.unlink(missing_ok=True)
-    return ended
+def mark(folder: Path) -> dict[str, str]:
+    """What the environment of the run's processes must have."""
+    return {MARK: str(folder.resolve())}
+
+
+def end_leftovers(runs: Path) -> None:
+    """End what earlier, killed runs left behind."""
+    for file in sorted(runs.glob("*/processes.json")):
+        end_family(file)
+
+
+def end_family(file: Path) -> None:
+    """End the processes of the run whose list ``file`` is, unless its supervisor lives."""
+    if not supervised(file.parent):
+        _end(_listed(file), file.parent)
+        file.unlink(missing_ok=True)
 
 
 class Family:
@@ -49,30 +68,42 @@ class Family:
             return
         if fresh:
             self._seen |= fresh
-            me = psutil.Process()
-            document = {"supervisor": [me.pid, me.create_time()], "descendants": sorted(self._seen.items())}
-            write_atomically(self._file, document)
+            write_atomically(self._file, {"descendants": sorted(self._seen.items())})
 
     def end(self) -> None:
         """End descendants that outlived the child, then forget them."""
-        _end([process for process in map(find, self._seen.items()) if process is not None])
+        _end(self._seen.items(), self._file.parent)
         self._file.unlink(missing_ok=True)
 
 
-def _read_family(file: Path) -> tuple[psutil.Process | None, list[psutil.Process]]:
+def _listed(file: Path) -> list[tuple[int, float]]:
     try:
-        document = json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None, []
-    descendants = [process for process in map(find, document["descendants"]) if process is not None]
-    return find(document["supervisor"]), descendants
+        return _Listed.model_validate_json(file.read_bytes()).descendants
+    except (OSError, ValidationError):
+        return []
 
 
-def _end(processes: list[psutil.Process]) -> int:
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(processes, timeout=5)
-    return len(processes)
+def _end(listed: Iterable[tuple[int, float]], folder: Path) -> None:
+    """Kill until none is left: one may start another while it is looked for."""
+    known, deadline = [process for process in map(find, listed) if process is not None], time.monotonic() + END_SECONDS
+    while (members := [process for process in [*known, *_marked(folder)] if alive(process)]) and _left(deadline):
+        for process in members:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(members, timeout=_left(deadline))
+
+
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
+
+
+def _marked(folder: Path) -> list[psutil.Process]:
+    name = mark(folder)[MARK]
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _mark_of(process) == name]
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except (psutil.Error, OSError):  # gone, or not ours to look at
+        return None

@@ -14,7 +14,7 @@ from vitops.cli.console import emit
 from vitops.cli.options import AsJson
 from vitops.cli.tables import stage_table
 from vitops.config.load import find_root, store_home
-from vitops.errors import VerificationError
+from vitops.errors import UsageError, VerificationError
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.shared_ledger import open_ledger
 from vitops.packaging.text import printable
@@ -47,6 +47,11 @@ def reproduce(
 
     Code, libraries or source bytes that are not the recorded ones are named, and then nothing is executed.
     """
+    if not name.strip():
+        raise UsageError(
+            "the name is empty: reproduce takes a run's name, a package's folder, the first digits of an artifact's "
+            "digest, or PIPELINE/STAGE; `vitops ls` lists artifacts"
+        )
     root = find_root(Path.cwd())
     home = store_home(root)
     store = open_store(home)

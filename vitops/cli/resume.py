@@ -11,7 +11,7 @@ from vitops.cli.run import carry_out
 from vitops.config.load import find_root, store_home
 from vitops.packaging.text import printable
 from vitops.plan.request import RunRequest
-from vitops.plan.runs import Run, find, interrupted, settle
+from vitops.plan.runs import Run, find, illegible, interrupted, settle
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,8 +28,11 @@ def resume(
     root = find_root(Path.cwd())
     runs = store_home(root) / "runs"
     if run is None:
-        document = {"runs": [_describe(one) for one in interrupted(runs)]}
-        emit(document, as_json=as_json, render=lambda console: _render(document["runs"], console))
+        document = {
+            "runs": [_describe(one) for one in interrupted(runs)],
+            "illegible": [str(file) for file in illegible(runs)],
+        }
+        emit(document, as_json=as_json, render=lambda console: _render(document, console))
         return 0
     begun = find(runs, run)
     allowed = begun.request.allow_environment_change or allow_environment_change
@@ -47,7 +50,7 @@ def _describe(run: Run) -> JSON:
         "options": options(run.asked),
         "ended": run.ended,
         "stage": run.stage,
-        "done": sum(stage["status"] in {"hit", "executed"} for stage in run.stages),
+        "done": sum(stage.status in {"hit", "executed"} for stage in run.stages),
         "stages": len(run.stages),
     }
 
@@ -60,9 +63,12 @@ def options(asked: RunRequest) -> list[str]:
     return [*single, *overrides, *(["--allow-environment-change"] if asked.allow_environment_change else [])]
 
 
-def _render(runs: list[JSON], console: "Console") -> None:
-    for run in runs:
+def _render(document: JSON, console: "Console") -> None:
+    for run in document["runs"]:
         command = printable(" ".join(["run", run["pipeline"], *run["options"]]))
         where = f"in {printable(run['stage'])}, " if run["stage"] else ""
         console.print(f"{run['run']}  {run['ended']} {where}{run['done']} of {run['stages']} stages done: {command}")
-    console.print("`vitops resume RUN` goes on with one" if runs else "no run is interrupted")
+    for file in document["illegible"]:
+        said = f"{printable(file)} cannot be read: type that run's command once more, or delete its folder"
+        console.print(said, soft_wrap=True)
+    console.print("`vitops resume RUN` goes on with one" if document["runs"] else "no run is interrupted")

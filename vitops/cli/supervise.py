@@ -3,6 +3,8 @@
 The light parent imports no Prefect, Ray or torch. It asks the child to stop by a file (the training loop checkpoints
 and ends), escalates to signals after a grace period, keeps a list of all descendants on disk, and ends those that
 outlive their run: itself, or a small watcher if it is killed, or the start of the next run if both were.
+
+Law: 30 s after SIGTERM, which is what container runtimes grant, everything is over, whether a stage listens or not.
 """
 
 import os
@@ -15,12 +17,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vitops.cli.family import Family
+from vitops.cli.family import Family, mark
 from vitops.plan.record import read_record, write_atomically
 from vitops.plan.request import RunRequest
 from vitops.plan.runs import begin
 
-GRACE_SECONDS = 30.0
+GRACE_SECONDS = 22.0
+"""Until a flow that was asked to stop is asked by a signal: a training gives up its step after 15 s, its workers and
+Prefect take some seconds to go."""
+KILL_SECONDS = 24.0
+"""Until it is not asked any more; ``family.END_SECONDS`` and the command's own last words come after that."""
 POLL_SECONDS = 0.2
 INTERRUPTED = 75
 
@@ -35,7 +41,7 @@ def supervise(request: RunRequest, folder: Path, *, tick: Callable[[], None]) ->
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=_environment(request.root),
+            env=_environment(request.root) | mark(folder),
             start_new_session=True,
         )
         family = Family(folder / "processes.json", child.pid)
@@ -77,13 +83,13 @@ class _StopOnSignal:
             self._file.touch()
 
     def escalate(self, child: "subprocess.Popen[bytes]") -> None:
-        """After the grace period ask by signal, and five seconds later do not ask."""
+        """After the grace period ask by signal, and soon after that do not ask."""
         if self.since is None:
             return
         if not (self._file.parent / "run.json").exists():
             child.kill()  # no stage has begun: there is no work to save
         waited = time.monotonic() - self.since
-        if waited > GRACE_SECONDS + 5:
+        if waited > KILL_SECONDS:
             child.kill()
         elif waited > GRACE_SECONDS and not self._asked:
             self._asked = True

@@ -7,9 +7,10 @@ several receipts of one output the one by today's code speaks, if there is one.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from vitops.config.pipelines import Project
 from vitops.errors import UsageError, VerificationError
@@ -19,7 +20,6 @@ from vitops.plan.code import code_digest, vitops_package
 from vitops.plan.definitions import Package
 from vitops.plan.key import stage_key
 from vitops.plan.plan import resolved
-from vitops.plan.record import read_record
 from vitops.plan.stages import Stage
 from vitops.store import canonical
 from vitops.store.artifacts import Store
@@ -51,14 +51,15 @@ def configuration(project: Project, pipeline: str) -> JSON:
 def of_run(store: Store, ledger: Ledger, name: str) -> Recorded:
     """What the run of that name came to.
 
-    Raises UsageError for a run that finished no stage, VerificationError where no receipt vouches for its record.
+    Raises UsageError for a run that finished no stage or whose record cannot be read, VerificationError where no
+    receipt vouches for its record.
     """
-    record = read_record(store.runs / name / "run.json") or {"stages": []}
-    done = [stage for stage in record["stages"] if stage["status"] in {"hit", "executed"}]
+    record = _run_file(store.runs / name / "run.json", name)
+    done = [stage for stage in record.stages if stage.status in {"hit", "executed"}]
     if not done:
         raise UsageError(f"run {name} finished no stage: there is nothing to reproduce")
-    receipts = {stage["name"]: _vouched(ledger, name, stage) for stage in done}
-    project = _project(record.get("configuration"), f"run {name}")
+    receipts = {stage.name: _vouched(ledger, name, stage) for stage in done}
+    project = _project(record.configuration, f"run {name}")
     (pipeline,) = project.pipelines
     chosen = tuple(stage for stage in resolved(store, project, pipeline) if stage.name in receipts)
     return Recorded(pipeline, project, chosen, receipts)
@@ -96,12 +97,33 @@ def _newest(
     return newest
 
 
-def _vouched(ledger: Ledger, run: str, stage: JSON) -> Receipt:
-    receipt = ledger.by_key(stage["key"])
-    if receipt is None or receipt.digest != stage["digest"]:
+class _Stage(BaseModel):
+    name: str
+    status: str
+    key: str | None
+    digest: str | None
+
+
+class _RunFile(BaseModel):
+    stages: tuple[_Stage, ...]
+    configuration: JSON | None = None
+
+
+def _run_file(path: Path, run: str) -> _RunFile:
+    try:
+        return _RunFile.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UsageError(
+            f"run {run}: {path} cannot be read. Name its package or another artifact instead: receipts are the evidence"
+        ) from error
+
+
+def _vouched(ledger: Ledger, run: str, stage: _Stage) -> Receipt:
+    receipt = ledger.by_key(stage.key) if stage.key else None
+    if receipt is None or receipt.digest != stage.digest:
         found = "no receipt has that key" if receipt is None else f"receipt {receipt.sequence} says {receipt.digest}"
         raise VerificationError(
-            f"run {run}, stage {stage['name']}: its record says {stage['digest']}, but {found}. "
+            f"run {run}, stage {stage.name}: its record says {stage.digest}, but {found}. "
             "Name the package or another artifact instead: receipts are the evidence"
         )
     return receipt

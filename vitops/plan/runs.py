@@ -1,30 +1,46 @@
 """The runs that a store remembers: what each was asked for, and how it ended.
 
-Laws: a run is *running* while the process that supervises it lives; without that it ended as ``outcome.json`` says
-(0 done, 75 stopped with its work saved, else failed), or was *killed* if there is none or it says that the flow process
-died. Of several runs of one request the latest that did not fail alone speaks for it: what it went on with is no longer
-interrupted; a failed one leaves what was there.
+Laws: a run is *running* while a process that is on record as its supervisor lives; without that it ended as
+``outcome.json`` says (0 done, 75 stopped with its work saved, else failed), or was *killed* if that says nothing or
+says that the flow process died. A record that cannot be read says nothing; a run without a legible request is named,
+for nothing can go on with it. Of several runs of one request the latest that did not fail alone speaks for it: what it
+went on with is no longer interrupted; a failed one leaves what was there.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from vitops.config.problems import did_you_mean
 from vitops.errors import Interrupted, UsageError
-from vitops.plan.record import read_record, write_atomically
+from vitops.plan.record import write_atomically
 from vitops.plan.request import RunRequest
 from vitops.store.process import Process
 
-JSON = dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
 Ended = Literal["running", "done", "stopped", "killed", "failed"]
 
 _UNFINISHED = {"running", "waiting", "interrupted"}
 REQUEST, SUPERVISOR, OUTCOME, RESUMED = "request.json", "supervisor.json", "outcome.json", "resumed.json"
+
+
+class StageStatus(BaseModel):
+    """One stage of ``run.json``: what it came to so far."""
+
+    name: str
+    status: str
+
+
+class _Record(BaseModel):
+    stages: tuple[StageStatus, ...] = ()
+
+
+class _Outcome(BaseModel):
+    exit_code: int
+    died: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,8 +51,8 @@ class Run:
     """Name of its folder."""
     request: RunRequest
     ended: Ended
-    stages: tuple[JSON, ...]
-    """As ``run.json`` has them; empty if no stage began."""
+    stages: tuple[StageStatus, ...]
+    """Empty if no stage began, or ``run.json`` cannot be read."""
 
     @property
     def interrupted(self) -> bool:
@@ -51,7 +67,7 @@ class Run:
     @property
     def stage(self) -> str | None:
         """The stage it was in."""
-        return next((one["name"] for one in self.stages if one["status"] in _UNFINISHED), None)
+        return next((one.name for one in self.stages if one.status in _UNFINISHED), None)
 
 
 def begin(folder: Path, request: RunRequest) -> None:
@@ -60,12 +76,20 @@ def begin(folder: Path, request: RunRequest) -> None:
     write_atomically(folder / REQUEST, request.model_dump(mode="json"))
 
 
+def supervised(folder: Path) -> bool:
+    """Whether a process is on record that supervises the run in ``folder`` and lives (on another machine: may live)."""
+    supervisor = _read(Process, folder / SUPERVISOR)
+    return supervisor is not None and not supervisor.gone()
+
+
 def supervisor_gone(folder: Path) -> bool:
-    """Whether the run in ``folder`` had a supervisor on this machine that is no more."""
-    try:
-        return Process.model_validate_json((folder / SUPERVISOR).read_bytes()).gone()
-    except (OSError, ValidationError):
-        return False
+    """Whether the run in ``folder`` had a supervisor, and has it no more."""
+    return (folder / SUPERVISOR).exists() and not supervised(folder)
+
+
+def illegible(runs: Path) -> list[Path]:
+    """The requests below ``runs`` that cannot be read: whatever became of their runs, nothing can go on with them."""
+    return [file for file in sorted(runs.glob(f"*/{REQUEST}")) if _read(RunRequest, file) is None]
 
 
 def interrupted(runs: Path) -> list[Run]:
@@ -81,6 +105,10 @@ def interrupted(runs: Path) -> list[Run]:
 def find(runs: Path, name: str) -> Run:
     """The interrupted run of that name. Raises UsageError for one that is not there or has nothing to go on with."""
     known = {run.name: run for run in _runs(runs)}
+    if runs / name / REQUEST in illegible(runs):
+        raise UsageError(
+            f"run {name}: {runs / name / REQUEST} cannot be read; type the run's command once more instead"
+        )
     if name not in known:
         near = did_you_mean(name, [run.name for run in known.values() if run.interrupted])
         raise UsageError(f"no run '{name}'{near}; `vitops resume` lists the interrupted ones")
@@ -96,23 +124,25 @@ def settle(runs: Path, name: str) -> None:
 
 def _runs(runs: Path) -> Iterator[Run]:
     for file in sorted(runs.glob(f"*/{REQUEST}")):
-        try:
-            request = RunRequest.model_validate_json(file.read_bytes())
-            record = read_record(file.with_name("run.json")) or {"stages": []}
-        except (OSError, ValueError):  # a record may be lost without harm; an unreadable one is lost
-            continue
-        yield Run(file.parent.name, request, _ended(file.parent), tuple(record["stages"]))
+        request = _read(RunRequest, file)
+        if request is not None:
+            record = _read(_Record, file.with_name("run.json")) or _Record()
+            yield Run(file.parent.name, request, _ended(file.parent), record.stages)
 
 
 def _ended(folder: Path) -> Ended:
-    try:
-        outcome = read_record(folder / OUTCOME)
-    except json.JSONDecodeError:
-        outcome = None
+    outcome = _read(_Outcome, folder / OUTCOME)
     if outcome is None:
-        there = (folder / SUPERVISOR).exists() and not supervisor_gone(folder)
-        return "running" if there else "stopped" if (folder / "stop").exists() else "killed"
-    if outcome.get("died"):
+        return "running" if supervised(folder) else "stopped" if (folder / "stop").exists() else "killed"
+    if outcome.died:
         return "killed"
     codes: dict[int, Ended] = {0: "done", Interrupted.exit_code: "stopped"}
-    return codes.get(outcome["exit_code"], "failed")
+    return codes.get(outcome.exit_code, "failed")
+
+
+def _read(model: type[Model], file: Path) -> Model | None:
+    """The record in ``file``; None if there is none or it cannot be read."""
+    try:
+        return model.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None

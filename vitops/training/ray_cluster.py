@@ -1,13 +1,15 @@
 """The Ray cluster of a run: one inside this machine, or the one that ``RAY_ADDRESS`` names; and what it has room for.
 
-Law: a training has a power of two of workers, never more than configured and never fewer than allowed.
+Laws: a training has a power of two of workers, never more than configured and never fewer than allowed. A worker needs
+all it takes on one node, so room is counted node by node: two nodes that are half free have no place.
 """
 
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from vitops.config.pipelines import Resources
 from vitops.errors import UsageError, VitopsError
@@ -71,37 +73,41 @@ def resources_per_worker(resources: Resources) -> dict[str, float]:
 
 
 def room(resources: Resources) -> int:
-    """How many more workers the cluster has free resources for."""
-    import ray
+    """How many more workers the alive nodes have free resources for."""
+    from ray._private.state import available_resources_per_node
 
-    return _fit(ray.available_resources(), resources)
+    free = available_resources_per_node()
+    return places([free.get(node["NodeID"], {}) for node in _alive()], resources)
 
 
 def capacity(resources: Resources) -> int:
-    """How many workers the cluster could hold if nothing else ran on it."""
-    import ray
+    """How many workers the alive nodes could hold if nothing else ran on them."""
+    return places([node["Resources"] for node in _alive()], resources)
 
-    return _fit(ray.cluster_resources(), resources)
+
+def places(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
+    """How many workers fit on nodes that have so much of each resource."""
+    needed = resources_per_worker(resources)
+    return sum(min(int(node.get(name, 0) // number) for name, number in needed.items()) for node in nodes)
 
 
 def alive_nodes() -> dict[str, str]:
     """Node id -> host name and address."""
-    import ray
-
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    return {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive}
+    return {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in _alive()}
 
 
-def workers_for(resources: Resources, places: int) -> int | None:
+def workers_for(resources: Resources, there: int) -> int | None:
     """The most workers that a training may have with so many places; None if there are too few."""
     workers = resources.workers
-    while workers > places:
+    while workers > there:
         workers //= 2
     return workers if workers >= resources.fewest_workers else None
 
 
-def _fit(free: dict[str, float], resources: Resources) -> int:
-    return min(int(free.get(name, 0) // needed) for name, needed in resources_per_worker(resources).items())
+def _alive() -> list[dict[str, Any]]:
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _address() -> str | None:

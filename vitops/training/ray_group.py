@@ -4,7 +4,8 @@ A group costs far more to start than a small stage to train, so it starts beside
 answers are JSON files in the group's folder, which every worker sees (``ray_worker``). Laws: an error a user can act on
 is an answer and is never retried; a worker's death restarts the group, which goes on with the jobs that have no answer
 yet. Lost nodes are waited for until a deadline; then the group goes on with as many workers as there is room for, or
-ends and says what is missing. When there is room for more again, it saves its work and makes way for a larger one.
+ends and says what is missing. When there is room for more again, it saves its work and makes way for a larger one; if
+that cannot start, it goes on as it was, and waits longer before the next try.
 """
 
 import json
@@ -19,6 +20,7 @@ from vitops.config.pipelines import Resources
 from vitops.errors import Interrupted, VitopsError
 from vitops.store import canonical, durable
 from vitops.store.job import Job, Outcome
+from vitops.training.growth import Growth
 from vitops.training.ray_cluster import (
     alive_nodes,
     capacity,
@@ -46,10 +48,9 @@ _log = logging.getLogger(__name__)
 
 MAX_FAILURES = 2
 """Worker deaths that a group survives, the next one ends the run; a lost node counts once, a smaller group anew."""
-LOOK_SECONDS = 5.0
-"""Between two looks for room for more workers."""
-STOP_SECONDS = 20.0
-"""How long workers may take to save their work; the rest of a container's usual 30 s is for closing what is open."""
+STOP_SECONDS = 15.0
+"""How long workers may take to save their work; the rest of a container's usual 30 s is for closing what is open
+(``vitops/cli/supervise.py`` has the sum)."""
 
 
 class Group:
@@ -59,6 +60,8 @@ class Group:
         self._resources, self._folder = resources, folder
         (folder / OPENED).touch()
         self._workers = self._wanted = resources.workers
+        self._fewer: int | None = None  # workers of the group that made way for this larger one
+        self._growth = Growth()
         self._jobs = self._launches = 0
         self._failure: BaseException | None = None
         self._one_at_a_time = threading.Lock()
@@ -87,7 +90,7 @@ class Group:
 
     def _answer(self, job: Job) -> Path:
         """Wait for the answer of the newest job; meanwhile pass on that it is to stop, and look for room."""
-        answer, looked, asked = answer_file(self._folder, self._jobs), time.monotonic(), float("inf")
+        answer, asked = answer_file(self._folder, self._jobs), float("inf")
         while not answer.exists():
             now = time.monotonic()
             if not self._thread.is_alive() and not answer.exists():
@@ -95,8 +98,7 @@ class Group:
             if job.stopping():
                 asked = min(asked, now)
                 self._stop(answer, waited=now - asked)
-            elif now - looked > LOOK_SECONDS:
-                looked = now
+            elif self._begun.exists() and self._growth.due(now):
                 self._look_for_room()
             time.sleep(POLL_SECONDS)
         return answer
@@ -111,7 +113,7 @@ class Group:
     def _look_for_room(self) -> None:
         """Have a training that works with fewer workers than it should save and make way, if there is room for more."""
         resources, workers = self._resources, self._workers
-        if workers == resources.workers or not self._begun.exists():
+        if workers == resources.workers:
             return
         more = workers_for(resources, min(workers + room(resources), capacity(resources)))
         if more is not None and more > workers:
@@ -130,6 +132,7 @@ class Group:
             while not (self._folder / CLOSED).exists():
                 if self._workers != self._wanted:
                     _log.warning("the training goes on with %d workers instead of %d", self._wanted, self._workers)
+                self._fewer = self._workers if self._wanted > self._workers else None
                 self._workers = self._wanted
                 for name in (self._begun, self._folder / MAKE_WAY, self._folder / HALT):
                     name.unlink(missing_ok=True)
@@ -144,17 +147,30 @@ class Group:
         self._launches += 1
         try:
             self._fit()
-        except ControllerError as error:
-            fitting = workers_for(self._resources, room(self._resources))
-            if fitting is None:
-                raise Interrupted(self._missing(nodes)) from error
-            if fitting >= self._workers and failures == MAX_FAILURES:
-                raise
-            self._wanted = fitting
+        except (ControllerError, WorkerGroupError) as error:
+            if self._fewer is not None and not self._begun.exists():
+                self._step_back(self._fewer, error)
+                return 0
+            if isinstance(error, WorkerGroupError):
+                raise _own(error) from None
+            self._shrink(error, nodes, last=failures == MAX_FAILURES)
             return failures + 1
-        except WorkerGroupError as error:
-            raise next((own for own in error.worker_failures.values() if isinstance(own, VitopsError)), error) from None
         return 0
+
+    def _shrink(self, error: Exception, nodes: dict[str, str], *, last: bool) -> None:
+        """Want as many workers as there is room for; raise what ends the training if that is too few, or no fewer."""
+        fitting = workers_for(self._resources, room(self._resources))
+        if fitting is None:
+            raise Interrupted(self._missing(nodes)) from error
+        if fitting >= self._workers and last:
+            raise error
+        self._wanted = min(fitting, self._workers)
+
+    def _step_back(self, fewer: int, error: Exception) -> None:
+        """Want the workers that made way for this larger group, which could not start."""
+        pause, why = self._growth.failed(), str(_own(error)).strip().rpartition("\n")[2]
+        _log.warning("%d workers could not start; the next try is after %.0f s of work: %s", self._workers, pause, why)
+        self._wanted = fewer
 
     def _fit(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -191,6 +207,12 @@ class Group:
             f"{resources.node_deadline_seconds:g} s (resources.node_deadline_seconds). What the last checkpoint has is "
             "saved: run the same command when there is room, or with fewer workers (resources.min_workers, --workers)."
         )
+
+
+def _own(error: Exception) -> Exception:
+    """What a worker said that a user can act on, or else the error itself."""
+    said = getattr(error, "worker_failures", {}).values()
+    return next((own for own in said if isinstance(own, VitopsError)), error)
 
 
 @contextmanager

@@ -182,6 +182,27 @@ def test_what_is_no_digest_is_told_both_ways_to_name_an_artifact(project, vitops
     assert result.code == 2 and "64 hex digits of its digest, or PIPELINE/STAGE" in result.err
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_reproduce_of_no_name_says_at_once_what_it_takes(project, vitops, name) -> None:
+    result = vitops("reproduce", name)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("the name is empty: reproduce takes a run's name, a package's folder, ")
+    assert not (project / ".vitops").exists()
+
+
+def test_records_that_cannot_be_read_are_named(project, vitops) -> None:
+    for file, torn in (("requested/request.json", "{"), ("done/run.json", '{"stages": [{}]}')):
+        (project / ".vitops/runs" / file).parent.mkdir(parents=True)
+        (project / ".vitops/runs" / file).write_text(torn)
+    listed = vitops("resume")
+    assert listed.code == 0 and "requested/request.json cannot be read: type" in " ".join(listed.out.split())
+    (file,) = json.loads(vitops("resume", "--json").out)["illegible"]
+    assert file == str(project / ".vitops/runs/requested/request.json")
+    for verb, name in (("resume", "requested"), ("reproduce", "done")):
+        refused = vitops(verb, name)
+        assert refused.code == 2 and f"run {name}: " in refused.err and "cannot be read" in refused.err
+
+
 @pytest.mark.parametrize("kind", ["missing", "a file"])
 def test_verify_of_what_is_no_store_is_no_verdict(vitops, project, monkeypatch, kind):
     home = project / "elsewhere"

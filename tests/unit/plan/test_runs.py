@@ -9,7 +9,7 @@ import pytest
 from vitops.errors import UsageError
 from vitops.plan.record import write_atomically
 from vitops.plan.request import RunRequest
-from vitops.plan.runs import SUPERVISOR, begin, find, interrupted, settle, supervisor_gone
+from vitops.plan.runs import SUPERVISOR, begin, find, illegible, interrupted, settle, supervisor_gone
 from vitops.store.process import Process
 
 
@@ -103,6 +103,39 @@ def test_a_supervisor_on_another_machine_counts_as_alive(begun, tmp_path):
     elsewhere = Process.model_validate_json((folder / SUPERVISOR).read_bytes()).model_copy(update={"host": "elsewhere"})
     write_atomically(folder / SUPERVISOR, elsewhere.model_dump())
     assert not supervisor_gone(folder)
+
+
+TORN = {"empty": b"", "half": b'{"host": "here", "pi', "another shape": b"[1, 2]", "no text": b"\xff\xfe\x00"}
+
+
+@pytest.mark.parametrize("torn", TORN.values(), ids=TORN)
+def test_a_run_whose_supervisor_cannot_be_read_is_not_running_for_ever(begun, tmp_path, torn):
+    folder = begun("a")
+    (folder / SUPERVISOR).write_bytes(torn)
+    assert supervisor_gone(folder)
+    (run,) = interrupted(tmp_path)
+    assert (run.ended, run.stage) == ("killed", "teacher")
+    (folder / "stop").touch()
+    assert find(tmp_path, "a").ended == "stopped"
+
+
+@pytest.mark.parametrize("torn", TORN.values(), ids=TORN)
+@pytest.mark.parametrize(("name", "stage"), [("outcome.json", "teacher"), ("run.json", None)])
+def test_a_run_with_another_record_that_cannot_be_read_is_listed_with_what_is_known(begun, tmp_path, name, stage, torn):
+    (begun("a") / name).write_bytes(torn)
+    (run,) = interrupted(tmp_path)
+    assert (run.name, run.ended, run.stage) == ("a", "killed", stage)
+
+
+@pytest.mark.parametrize("torn", TORN.values(), ids=TORN)
+def test_a_request_that_cannot_be_read_is_named_and_hides_no_other(begun, tmp_path, torn):
+    request = begun("a") / "request.json"
+    request.write_bytes(torn)
+    begun("b")
+    assert [run.name for run in interrupted(tmp_path)] == ["b"]
+    assert illegible(tmp_path) == [request]
+    with pytest.raises(UsageError, match=r"run a: .*request\.json cannot be read; type the run's command once more"):
+        find(tmp_path, "a")
 
 
 def test_a_reused_pid_is_another_process():
