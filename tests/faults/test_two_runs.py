@@ -5,12 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
 from functools import cached_property
 from pathlib import Path
 
 import pytest
-from bucket import NAME, running
 from small_road import Road
 
 from vitops.lineage.shared_ledger import open_ledger
@@ -104,18 +102,11 @@ def undisturbed(road, tmp_path_factory):
     return Run(road, tmp_path_factory.mktemp("undisturbed"), pause=0).go().end()["digest"]
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    with running() as bucket:
-        yield bucket
-
-
 @pytest.fixture(params=["one home", "two homes on a bucket"])
 def homes(request, tmp_path, monkeypatch):
     if request.param == "one home":
         return tmp_path / "home", tmp_path / "home"
-    request.getfixturevalue("bucket")
-    monkeypatch.setenv("VITOPS_STORE", f"s3://{NAME}/{uuid.uuid4().hex}")
+    monkeypatch.setenv("VITOPS_STORE", request.getfixturevalue("s3").url)
     return tmp_path / "a", tmp_path / "b"
 
 
