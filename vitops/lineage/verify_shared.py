@@ -4,7 +4,6 @@ Laws: those of ``vitops.lineage.verify``; copies in this home are no evidence an
 """
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from vitops.errors import UsageError, VerificationError
@@ -13,8 +12,7 @@ from vitops.store import durable, manifest
 from vitops.store.bucket import BLOBS, MANIFESTS, blob_name, manifest_name
 from vitops.store.manifest import FileEntry
 from vitops.store.shared import SharedStore
-
-SIDE_BY_SIDE = 4
+from vitops.store.side_by_side import side_by_side
 
 
 def problems(store: SharedStore) -> Iterator[Problem]:
@@ -52,12 +50,11 @@ def _missing(store: SharedStore, names: Mapping[str, int], made: Mapping[str, li
 
 
 def _altered(store: SharedStore, names: list[str], made: Mapping[str, list[FileEntry]]) -> Iterator[Problem]:
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        for name, found in zip(names, pool.map(store.shared.sha256, names), strict=True):
-            sha256 = PurePosixPath(name).name
-            if found is not None and found != sha256:
-                store.distrust(sha256)
-                yield Problem(_place(store, name), f"altered: SHA-256 is {found}. {_user(sha256, made)}")
+    for name, found in zip(names, side_by_side(store.shared.sha256, names), strict=True):
+        sha256 = PurePosixPath(name).name
+        if found is not None and found != sha256:
+            store.distrust(sha256)
+            yield Problem(_place(store, name), f"altered: SHA-256 is {found}. {_user(sha256, made)}")
 
 
 def _user(sha256: str, made: Mapping[str, list[FileEntry]]) -> str:
