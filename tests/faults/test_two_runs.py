@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import pytest
+from s3_faults import slow
 from small_road import Road
 
 from vitops.lineage.shared_ledger import open_ledger
@@ -190,3 +191,19 @@ def test_a_stopped_run_that_was_given_up_publishes_nothing_when_it_goes_on(homes
     assert end["error"] == "Interrupted"
     assert "this run publishes nothing of it" in end["message"]
     assert [receipt.digest for receipt in ledger(homes[1]).entries()] == [undisturbed]
+
+
+@pytest.mark.parametrize("homes", ["two homes on a bucket"], indirect=True)
+def test_a_run_that_is_asked_to_stop_waits_for_no_silent_bucket(homes, run, s3):
+    """The server takes every request and never answers: what was saved on this disk is what counts."""
+    stopped = run(homes[0], pause=1.0).go()
+    until(lambda: has_checkpoint(homes[0]))
+    s3.proxy.forget()
+    s3.proxy.strike("", "", slow(600.0))
+    until(lambda: any("checkpoints" in path for _, path in s3.proxy.asked))
+    asked = time.monotonic()
+    (stopped.folder / "stop").touch()
+    end = stopped.end()
+    assert time.monotonic() - asked < 15
+    assert (end["error"], "the work is saved" in end["message"]) == ("Interrupted", True)
+    assert list(homes[0].glob("checkpoints/*/e*"))

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import torch
-from s3_faults import FAULTS
+from s3_faults import FAULTS, slow
 from synthetic_split import write_split
 from toy_training import train
 
@@ -16,6 +16,7 @@ from vitops.errors import Interrupted
 from vitops.plan.code import code_digest
 from vitops.store.job import Position
 from vitops.store.s3 import S3Objects
+from vitops.training import shared_checkpoints
 from vitops.training.checkpoint import Checkpoints, Saved
 from vitops.training.shared_checkpoints import SharedCheckpoints
 
@@ -222,6 +223,18 @@ def test_a_server_that_is_away_costs_a_warning_and_the_next_checkpoint_is_upload
     running.close()
     assert complete(objects) == [2]
     assert "e000000-s000001-a000001 was not uploaded" in caplog.text
+
+
+def test_the_end_waits_for_a_silent_server_for_seconds_only(s3, objects, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(shared_checkpoints, "LAST_SECONDS", 0.5)
+    running = checkpoints(tmp_path, objects)
+    s3.proxy.strike("PUT", "/state.", slow(600.0))
+    save(running, 1)
+    begun = time.monotonic()
+    running.close()
+    assert time.monotonic() - begun < 10
+    assert "the last checkpoint was not uploaded within 0.5 s: it is on this machine's disk" in caplog.text
+    assert newest(tmp_path, objects) == (1, [])
 
 
 def test_which_server_holds_the_checkpoints_is_in_no_stage_key():
