@@ -53,7 +53,7 @@ def test_what_was_pushed_comes_back_with_the_same_digest_whatever_happens_to_req
     assert len(s3.names()) == 4
     for strike in FAULTS.values():
         s3.proxy.strike("GET", "/dvc/", strike, times=1)
-    with pytest.raises(VitopsError, match="DVC cannot restore data.*ExpiredToken"):  # DVC does not read them again
+    with pytest.raises(VitopsError, match=r"DVC cannot restore data.*ExpiredToken"):  # DVC does not read them again
         dvc_process.restore(root, ["data"], say=lambda line: None)
     dvc_process.restore(root, ["data"], say=lambda line: None)
     assert manifest.scan(root / "data") == entries
