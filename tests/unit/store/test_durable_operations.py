@@ -25,7 +25,7 @@ CHANGING = {
     *("rmtree", "copyfile", "copy2", "copytree", "move", "mkstemp", "mkdtemp", "TemporaryDirectory", "lockf"),
 }
 SERVERS = {"shared", "_shared", "_objects", "_bucket"}
-"""Attributes that hold objects on a server, not files."""
+"""Attributes that hold objects on a server, not files; so does whatever is called ``objects``."""
 ALLOWED = {("canonical.py", "write_json", "write_bytes")}
 """It fills a stage's working folder, of which nothing is kept before ``publish`` has copied it."""
 
@@ -37,7 +37,7 @@ def calls(path):
             for node in ast.walk(function):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                     owner = node.func.value
-                    local = isinstance(owner, ast.Name) and owner.id in ("durable", "manifest")
+                    local = isinstance(owner, ast.Name) and owner.id in ("durable", "manifest", "objects")
                     if not local and not (isinstance(owner, ast.Attribute) and owner.attr in SERVERS):
                         yield function.name, node.func.attr
 
