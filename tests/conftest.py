@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from project import Project
+from s3_side import s3, s3_server  # noqa: F401 -- fixtures of every folder
 
 import vitops  # noqa: F401 -- before any test imports timm: it declares what torchvision may lack
 

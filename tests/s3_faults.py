@@ -32,7 +32,10 @@ Strike = Callable[[Callable[..., Answer]], Answer | None]
 
 @dataclass
 class Rule:
-    """Whom it strikes, how often, and how: ``strike(forward)`` gives the answer, None for a reset connection."""
+    """Whom it strikes, how often, and how: ``strike(forward)`` gives the answer, None for a reset connection.
+
+    No method means every one.
+    """
 
     method: str
     path: str
@@ -91,6 +94,17 @@ def slow(seconds: float) -> Strike:
     return strike
 
 
+FAULTS = {
+    "503": error(503, "SlowDown"),
+    "slow": slow(0.5),
+    "truncated": cut,
+    "duplicate": twice,
+    "lost": lost,
+    "expired": error(400, "ExpiredToken"),
+}
+"""What an operation must survive if it happens to a request once."""
+
+
 class Proxy:
     """The proxy of one test; ``url`` is where it listens."""
 
@@ -131,6 +145,15 @@ class Proxy:
         """From now on: the first matching rule with strikes left is used."""
         self.rules.append(Rule(method, path, how, times))
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody is answered for the block."""
+        rules, self.rules = self.rules, [Rule("", "", reset)]
+        try:
+            yield
+        finally:
+            self.rules = rules
+
     def count(self, method: str, path: str = "") -> int:
         """How often that was asked."""
         return sum(one == method and path in two for one, two in self.asked)
@@ -162,7 +185,7 @@ class Proxy:
         with self._guard:
             self.asked.append((method, path))
             for rule in self.rules:
-                if rule.times and rule.method == method and rule.path in path:
+                if rule.times and rule.method in ("", method) and rule.path in path:
                     rule.times -= 1
                     return rule
         return None

@@ -45,20 +45,28 @@ class Ledger:
         self._index: JSON | None = None
         self._guard = threading.Lock()
 
-    def append(self, statement: JSON, *, since: int | None = None, check: Callable[[], None] = lambda: None) -> int:
+    def append(
+        self,
+        statement: JSON,
+        *,
+        since: int | None = None,
+        first_decides: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> int:
         """Write the statement as the next entry and return its number.
 
         Of racing runs one writes: where an entry from number ``since`` on says the same (key and digest), that one's
-        number is returned instead. ``check`` is called before every try and raises when this run may not write any
-        more. Raises ValueError when it is no receipt, VitopsError when the disk or the bucket does not take it.
+        number is returned instead; if the ``first_decides``, where one has the same key, whatever its digest.
+        ``check`` is called before every try and raises when this run may not write any more. Raises ValueError when it
+        is no receipt, VitopsError when the disk or the bucket does not take it.
         """
         durable.make_folder(self.folder)
         aside = Scratch(durable.make_folder(self._tmp))
         while True:
             sequence = self._next()
             made = receipt(sequence, statement)
-            if since is not None and (same := self._same(made, range(since, sequence))) is not None:
-                return same
+            if since is not None and (rival := self._rival(made, range(since, sequence), first_decides)) is not None:
+                return rival.sequence
             previous = sha256(self._bytes(sequence - 1)) if sequence else START
             data = _render(sequence, previous, statement)
             check()
@@ -131,10 +139,10 @@ class Ledger:
     def _receipts(self, sequences: list[int]) -> Iterator[Receipt | None]:
         return map(self._receipt, sequences)
 
-    def _same(self, made: Receipt, numbers: Iterable[int]) -> int | None:
-        """The first of these entries that says of the same key what ``made`` says."""
-        said = ((number, self._receipt(number)) for number in numbers)
-        return next((number for number, one in said if one and (one.key, one.digest) == (made.key, made.digest)), None)
+    def _rival(self, made: Receipt, numbers: Iterable[int], first_decides: bool) -> Receipt | None:
+        """The first of these entries that says of the same key what ``made`` says, or says anything at all."""
+        said = (one for one in map(self._receipt, numbers) if one and one.key == made.key)
+        return next((one for one in said if first_decides or one.digest == made.digest), None)
 
     def _next(self) -> int:
         return max(self.sequences(), default=-1) + 1

@@ -6,7 +6,6 @@ believed only while the last of them is what the bucket has.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -17,9 +16,9 @@ from vitops.store.bucket import read_checked
 from vitops.store.objects import Objects
 from vitops.store.scratch import Scratch
 from vitops.store.shared import copies_of
+from vitops.store.side_by_side import side_by_side
 
 FOLDER = "ledger/"
-SIDE_BY_SIDE = 8
 
 
 def open_ledger(home: Path, shared: Objects | None) -> Ledger:
@@ -80,8 +79,7 @@ class SharedLedger(Ledger):
         return self._shared.create(_name(sequence), data)
 
     def _receipts(self, sequences: list[int]) -> Iterator[Receipt | None]:
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            return pool.map(self._receipt, sequences)
+        return side_by_side(self._receipt, sequences)
 
     def _grown(self, number: int) -> bool:
         return self.sequences()[-1:] >= [number]

@@ -1,24 +1,29 @@
-"""Are a shared store's artifacts still what they were? Re-hashes every blob and manifest in the bucket.
+"""Are a shared store's artifacts still what they were? Re-hashes every blob, manifest and checkpoint in the bucket.
 
-Laws: those of ``vitops.lineage.verify``; copies in this home are no evidence and prove nothing, so none is read.
+Laws: those of ``vitops.lineage.verify``; copies in this home are no evidence and prove nothing, so none is read. A
+training that goes on meanwhile removes checkpoints: what is gone with its manifest is no problem.
 """
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from vitops.errors import UsageError, VerificationError
 from vitops.lineage.problem import RUN_AGAIN, Problem, stray
 from vitops.store import durable, manifest
-from vitops.store.bucket import BLOBS, MANIFESTS, blob_name, manifest_name
+from vitops.store.bucket import BLOBS, MANIFESTS, blob_name, manifest_name, read_checked
 from vitops.store.manifest import FileEntry
 from vitops.store.shared import SharedStore
+from vitops.store.side_by_side import side_by_side
 
-SIDE_BY_SIDE = 4
+CHECKPOINTS = "checkpoints/"
+_PASSED_OVER = "The training passes over this checkpoint and goes on from an earlier one."
 
 
 def problems(store: SharedStore) -> Iterator[Problem]:
-    """The problems of blobs and manifests as they are found. Raises VitopsError where the bucket cannot be read."""
+    """The problems of all objects but the ledger's, as they are found.
+
+    Raises VitopsError where the bucket cannot be read.
+    """
     names = store.shared.sizes("objects/")
     made: dict[str, list[FileEntry]] = {}
     for name in names:
@@ -29,6 +34,7 @@ def problems(store: SharedStore) -> Iterator[Problem]:
             yield stray(_place(store, name))
     yield from _missing(store, names, made)
     yield from _altered(store, [name for name in names if name.startswith(BLOBS)], made)
+    yield from _checkpoints(store)
 
 
 def _manifest(store: SharedStore, digest: str, made: dict[str, list[FileEntry]]) -> Iterator[Problem]:
@@ -52,12 +58,37 @@ def _missing(store: SharedStore, names: Mapping[str, int], made: Mapping[str, li
 
 
 def _altered(store: SharedStore, names: list[str], made: Mapping[str, list[FileEntry]]) -> Iterator[Problem]:
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        for name, found in zip(names, pool.map(store.shared.sha256, names), strict=True):
-            sha256 = PurePosixPath(name).name
-            if found is not None and found != sha256:
-                store.distrust(sha256)
-                yield Problem(_place(store, name), f"altered: SHA-256 is {found}. {_user(sha256, made)}")
+    for name, found in zip(names, side_by_side(store.shared.sha256, names), strict=True):
+        sha256 = PurePosixPath(name).name
+        if found is not None and found != sha256:
+            store.distrust(sha256)
+            yield Problem(_place(store, name), f"altered: SHA-256 is {found}. {_user(sha256, made)}")
+
+
+def _checkpoints(store: SharedStore) -> Iterator[Problem]:
+    """Those that have their manifest; one without claims nothing (an upload that came to no end leaves such)."""
+    for name in store.shared.sizes(CHECKPOINTS):
+        folder, _, last = name.rpartition("/")
+        if last != manifest.NAME:
+            continue
+        said = read_checked(store.shared, name, lambda data: _entries(data) is not None)
+        if said is None:
+            continue
+        if (entries := _entries(said)) is None:
+            yield Problem(_place(store, name), f"altered: it is no manifest. {_PASSED_OVER}")
+            continue
+        hashes = side_by_side(store.shared.sha256, [f"{folder}/{entry.path}" for entry in entries])
+        for entry, found in zip(entries, hashes, strict=True):
+            if found != entry.sha256 and store.shared.read(name) is not None:
+                how = "missing" if found is None else f"altered: SHA-256 is {found}, its manifest says {entry.sha256}"
+                yield Problem(_place(store, f"{folder}/{entry.path}"), f"{how}. {_PASSED_OVER}")
+
+
+def _entries(data: bytes) -> list[FileEntry] | None:
+    try:
+        return manifest.parse(data)
+    except ValueError:
+        return None
 
 
 def _user(sha256: str, made: Mapping[str, list[FileEntry]]) -> str:

@@ -1,8 +1,9 @@
 """Execute one stage: hit, or compute, publish and receipt.
 
-Law: the key is computed from the digests that the inputs really have and from the code as it was when the run began; if
-that code is another on disk before or after the stage's work, nothing is published. So an artifact under a key was made
-by the code of the key, whatever the process had imported by then.
+Laws: the key is computed from the digests that the inputs really have and from the code as it was when the run began;
+if that code is another on disk before or after the stage's work, nothing is published. So an artifact under a key was
+made by the code of the key, whatever the process had imported by then. Of racing runs of a measured stage, which never
+measure the same, the first receipt decides, and the others take its result as a hit.
 """
 
 import getpass
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from vitops.errors import Interrupted, VitopsError
 from vitops.lineage.ledger import Ledger
-from vitops.lineage.receipts import Receipt, statement
+from vitops.lineage.receipts import statement
 from vitops.plan.code import CodeDigest, code_digest
 from vitops.plan.key import declared_environment, stage_key
 from vitops.plan.record import RunRecord
@@ -137,7 +138,7 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *,
         turn.check()
         ref = place.store.publish(out, stage.kind)
     turn.check()
-    before = place.ledger.by_key(key)
+    before, measured = place.ledger.by_key(key), stage.exactness == "measured"
     seconds = round(time.monotonic() - clock, 3)
     write_receipt(
         place,
@@ -147,23 +148,34 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *,
         started=started,
         seconds=seconds,
         since=since,
+        first_decides=measured,
         turn=turn,
     )
-    if stage.exactness == "measured" and before is not None and before.sequence < since:
-        _forget_lost(place, before, ref)
+    if measured and (latest := place.ledger.by_key(key)) is not None and latest.digest != ref.digest:
+        return _second(place, stage, key, ref)
+    if measured and before is not None and before.sequence < since and before.digest != ref.digest:
+        _forget(place, key, before.digest)
     place.store.drop_checkpoints(key)
     resumed = outcome.model_dump(include={"resumed_from", "work_lost"})
     place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, **resumed)
     return Done(ref, hit=False)
 
 
+def _second(place: Place, stage: Stage, key: str, ref: Ref) -> Done:
+    """The result of a racing run, which has the receipt; this run's own goes. Raises VitopsError if that is lost."""
+    _forget(place, key, ref.digest)
+    if (done := _hit(place, stage, key)) is None:
+        raise VitopsError(f"another run measured stage {stage.name} first, but its result is damaged since: run again")
+    return done
+
+
 @contextmanager
 def _named_loss(turn: Turn) -> Iterator[None]:
-    """Work that stopped because its turn was lost says so."""
+    """Work that stopped because its turn was lost says so; a run that was asked to stop waits for no server here."""
     try:
         yield
     except Interrupted:
-        turn.check()
+        turn.check_known()
         raise
 
 
@@ -186,12 +198,14 @@ def write_receipt(
     started: float,
     seconds: float,
     since: int,
+    first_decides: bool = False,
     turn: Turn = ALWAYS,
     adopted: bool = False,
 ) -> None:
     """Append the receipt of one execution, or of an output that was ``adopted`` as it was found.
 
-    ``since``: the ledger's end before the work began; a receipt that a racing run has appended since is not repeated.
+    ``since``: the ledger's end before the work began; a receipt that a racing run has appended since is not repeated,
+    nor contradicted if the ``first_decides``.
     """
     place.ledger.append(
         statement(
@@ -215,18 +229,16 @@ def write_receipt(
             configuration=place.record.configuration,
         ),
         since=since,
+        first_decides=first_decides,
         check=turn.check,
     )
 
 
-def _forget_lost(place: Place, before: Receipt, ref: Ref) -> None:
-    """A measured artifact that was altered never comes back with the same bytes: only its receipt stays.
-
-    ``before``: the receipt of it, older than this execution.
-    """
-    latest = place.ledger.by_digest(before.digest)
-    if before.digest != ref.digest and (latest is None or latest.key == before.key):
-        place.store.discard(before.digest)
+def _forget(place: Place, key: str, digest: str) -> None:
+    """Discard a measured artifact of that key that was altered or came second: no run makes its bytes again."""
+    latest = place.ledger.by_digest(digest)
+    if latest is None or latest.key == key:
+        place.store.discard(digest)
 
 
 def _job(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], out: Path) -> Job:

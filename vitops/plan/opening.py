@@ -49,7 +49,8 @@ class Opened:
         return plan(self.root, self.store, self.ledger, self.project, self.request.pipeline, until=self.request.until)
 
     def place(self) -> Place:
-        """A new run of the request."""
+        """A new run of the request. Raises VitopsError where the shared store's server cannot be written safely."""
+        self.store.check_server()
         folder = self.store.runs / (self.request.run_id or new_run_id())
         configuration = recorded.configuration(self.project, self.request.pipeline)
         record = RunRecord(folder, pipeline=self.request.pipeline, stages=self.stages, configuration=configuration)

@@ -23,9 +23,11 @@ class Turn:
 
     check: Callable[[], None]
     """Raises Interrupted once another run has the turn, VitopsError if nobody can say."""
+    check_known: Callable[[], None]
+    """Raises Interrupted if this run knows already that another one has it; no server is asked."""
 
 
-ALWAYS = Turn(check=lambda: None)
+ALWAYS = Turn(check=lambda: None, check_known=lambda: None)
 """A turn that nobody can lose before the process ends."""
 
 
@@ -47,7 +49,7 @@ def shared_turn(store: Store, key: str, *, wait: Callable[[], None], lost: Calla
         yield ALWAYS
         return
     with claimed(store.shared, key, place=_place(store.lock_file(key)), waiting=wait, lost=lost) as claim:
-        yield Turn(check=claim.check)
+        yield Turn(check=claim.check, check_known=claim.check_known)
 
 
 def _place(lock: Path) -> str:

@@ -55,6 +55,12 @@ class Store:
         self._scratch = Scratch(self.home / "tmp")
         self._numbers = itertools.count()
 
+    def check_server(self) -> None:
+        """Make sure that a run may write: of a shared store, that its server keeps what the store rests on.
+
+        Raises VitopsError.
+        """
+
     def publish(self, folder: Path, kind: str, metadata: Mapping[str, Any] | None = None) -> Ref:
         """Copy the folder's files into the store and return the reference that names them.
 

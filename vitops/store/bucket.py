@@ -8,16 +8,15 @@ home and hashed again before it counts as there.
 """
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from vitops.errors import VerificationError
 from vitops.store import cache_file, manifest
 from vitops.store.manifest import FileEntry
 from vitops.store.objects import Objects
+from vitops.store.side_by_side import side_by_side
 
 BLOBS, MANIFESTS = "objects/blobs/", "objects/manifests/"
-SIDE_BY_SIDE = 4
 READS = 3
 
 
@@ -31,8 +30,8 @@ class Bucket:
         """Upload the blobs (``local``: SHA-256 -> file), then the manifest. Raises VitopsError."""
         listed = list(entries)
         names = sorted({entry.sha256 for entry in listed})
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            list(pool.map(lambda sha256: self._objects.upload(blob_name(sha256), local(sha256), sha256=sha256), names))
+        for _ in side_by_side(lambda one: self._objects.upload(blob_name(one), local(one), sha256=one), names):
+            pass
         self._note(dict.fromkeys(names, False))
         name, data = manifest_name(digest), manifest.render(listed)
         if not self._objects.create(name, data):
@@ -50,8 +49,7 @@ class Bucket:
         listed = list(entries)
         wanted = {blob_name(entry.sha256): entry.size for entry in listed}
         wanted[manifest_name(digest)] = len(manifest.render(listed))
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            sizes = list(pool.map(lambda name: self._objects.sizes(name).get(name), wanted))
+        sizes = list(side_by_side(lambda name: self._objects.sizes(name).get(name), wanted))
         return sizes == list(wanted.values()) and all(self._trusted(entry.sha256) for entry in listed)
 
     def fetch(self, sha256: str, target: Path, *, aside: Path) -> None:

@@ -29,6 +29,8 @@ from vitops.store.process import Process
 
 LEASE = 60.0
 """Seconds after which a silent holder is given up."""
+_FAREWELL = 3.0
+"""Seconds that the end of a claim waits for a server to hear of it."""
 _MOST_PATIENT = 1.0
 """Seconds between two looks of a waiter, at most."""
 _TOKEN = re.compile(r"\d{8}")
@@ -53,6 +55,10 @@ class Claim:
             latest = self._table.latest().token
             if latest != self.token:
                 self._lose(f"another run has taken it over, or its claim was removed ({self.token}, found {latest})")
+        self.check_known()
+
+    def check_known(self) -> None:
+        """As ``check``, for what is known without asking the store."""
         self._lapsed()
         if self._loss is not None:
             raise Interrupted(
@@ -61,9 +67,14 @@ class Claim:
             )
 
     def end(self) -> None:
-        """Let the waiters go on at once."""
+        """Let the waiters go on at once; where the server hears nothing within seconds, they wait for the lease."""
         self._over.set()
-        with suppress(VitopsError):  # a server that is away hears nothing: the waiters wait for the lease instead
+        farewell = threading.Thread(target=self._finish, name="farewell", daemon=True)
+        farewell.start()
+        farewell.join(_FAREWELL)
+
+    def _finish(self) -> None:
+        with suppress(VitopsError):
             self._table.finish(self.token)
 
     def _live(self) -> None:

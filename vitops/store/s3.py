@@ -12,7 +12,6 @@ import base64
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,12 +24,12 @@ from vitops.errors import VerificationError, VitopsError
 from vitops.store import durable
 from vitops.store.patience import Patience
 from vitops.store.s3_errors import S3_FAILURES, code_of, expired, explained, may_pass, status_of
+from vitops.store.side_by_side import WIDTH, side_by_side
 
 T = TypeVar("T")
 PART = 16 << 20
 """Bytes of a part, and the largest object that is put at once."""
 MOST_PARTS = 10_000
-SIDE_BY_SIDE = 4
 _NOT_THERE = {"NoSuchKey", "404"}
 
 
@@ -132,19 +131,19 @@ class S3Objects:
             raise
 
     def _put_parts(self, name: str, source: Path, sha256: str, upload: dict[str, Any]) -> list[dict[str, Any]]:
-        def put(number: int, data: bytes) -> dict[str, Any]:
+        def put(part: tuple[int, bytes]) -> dict[str, Any]:
+            number, data = part
             made = self._call(name, lambda s3: s3.upload_part(**upload, **_body(data), PartNumber=number))
             return {"PartNumber": number, "ETag": made["ETag"]}
 
+        def pieces(size: int) -> Iterator[bytes]:
+            with source.open("rb") as stream:
+                while data := stream.read(size):
+                    hasher.update(data)
+                    yield data
+
         hasher, size = hashlib.sha256(), max(PART, -(-source.stat().st_size // MOST_PARTS))
-        under_way: list[Future[dict[str, Any]]] = []
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool, source.open("rb") as stream:
-            while data := stream.read(size):
-                hasher.update(data)
-                if len(under_way) >= SIDE_BY_SIDE:  # no more parts in memory than are on their way
-                    under_way[-SIDE_BY_SIDE].result()
-                under_way.append(pool.submit(put, len(under_way) + 1, data))
-            parts = [part.result() for part in under_way]
+        parts = list(side_by_side(put, enumerate(pieces(size), start=1)))
         if hasher.hexdigest() != sha256:
             raise _changed(source, sha256)
         return parts
@@ -214,7 +213,7 @@ class S3Objects:
             retries={"mode": "standard", "total_max_attempts": 1},
             connect_timeout=self._patience.connect_timeout,
             read_timeout=self._patience.read_timeout,
-            max_pool_connections=4 * SIDE_BY_SIDE,
+            max_pool_connections=4 * WIDTH,
             s3={"addressing_style": style},
         )
         try:

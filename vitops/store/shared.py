@@ -18,6 +18,7 @@ from vitops.errors import UsageError, VerificationError
 from vitops.store import durable
 from vitops.store.artifacts import Store, altered, checked
 from vitops.store.bucket import Bucket, blob_name, manifest_name
+from vitops.store.create_only import require_create_only
 from vitops.store.manifest import FileEntry
 from vitops.store.objects import Objects
 from vitops.store.read_cache import ReadCache
@@ -64,6 +65,10 @@ class SharedStore(Store):
         self.shared: Objects = shared
         self._bucket = Bucket(shared, self.blobs.parent / "altered.json")
         self._kept = ReadCache(self.blobs, self.cache / "artifacts", locks=self.home / "tmp/locks", limit=cache_limit)
+
+    def check_server(self) -> None:
+        """See ``Store``; asked once by every home."""
+        require_create_only(self.shared, self.blobs.parent / "server.json")
 
     def publish(self, folder: Path, kind: str, metadata: Mapping[str, Any] | None = None) -> Ref:
         """See ``Store``; also raises VitopsError when the bucket cannot be written."""

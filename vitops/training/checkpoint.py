@@ -104,7 +104,7 @@ class Checkpoints:
         return None, damaged
 
     def close(self) -> None:
-        """Wait until the newest is uploaded, or has failed to be."""
+        """Wait until the newest is uploaded, or has failed to be, for seconds at most: it is on this disk."""
         if self._uploads:
             self._uploads.close()
 

@@ -123,7 +123,7 @@ class Keeper:
         self._stepped_at = time.monotonic()
 
     def close(self) -> None:
-        """End the writing thread; what it was writing is finished first, and on a shared store what was uploaded."""
+        """End the writing thread; what it was writing is finished first. An upload is waited for, but not long."""
         self._writer.shutdown()
         if self._checkpoints:
             self._checkpoints.close()

@@ -5,15 +5,15 @@
 
 Laws: the manifest is created last, so a checkpoint is there completely or not at all; two are kept, and an older one is
 removed only after the newest was read back; an attempt that another one followed changes nothing any more. The upload
-has a thread of its own and takes the newest checkpoint that is on disk: no step ever waits for it, and a slow one skips
-those that were overtaken meanwhile. So another machine may go on from one upload earlier than this one could.
+has a thread of its own and takes the newest checkpoint that is on disk: no step ever waits for it, a slow one skips
+those that were overtaken meanwhile, and the end waits for the last one for seconds only. So another machine may go on
+from one upload earlier than this one could.
 """
 
 import logging
 import pkgutil
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vitops.errors import Overtaken, VerificationError, VitopsError
@@ -21,6 +21,8 @@ from vitops.store import durable, manifest
 from vitops.store.objects import Objects
 
 KEPT = 2
+LAST_SECONDS = 5.0
+"""What the end of a training, or its stop, waits for the upload under way: far less than a container's usual grace."""
 NAME = re.compile(r"e(\d{6})-s(\d{6})-a(\d{6})")
 """Of a checkpoint's folder: epoch, steps done in it, attempt."""
 _ATTEMPTS = "attempts/"
@@ -129,15 +131,15 @@ class SharedCheckpoints:
 
 
 class Uploads:
-    """Uploads what it is offered, one at a time, in its own thread."""
+    """Uploads what it is offered, one at a time, in a thread of its own that holds up no end of the process."""
 
     def __init__(self, shared: SharedCheckpoints) -> None:
         self._shared = shared
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="upload")
         self._guard = threading.Lock()
         self._next: Path | None = None
         self._current: Path | None = None
-        self._busy = False
+        self._idle = threading.Event()
+        self._idle.set()
         self.overtaken: Overtaken | None = None
         """Set when an upload found that a later attempt has begun."""
 
@@ -145,9 +147,9 @@ class Uploads:
         """Upload the checkpoint in this folder after the one under way; one that still waits is left out for it."""
         with self._guard:
             self._next = folder
-            if not self._busy:
-                self._busy = True
-                self._pool.submit(self._run)
+            if self._idle.is_set():
+                self._idle.clear()
+                threading.Thread(target=self._run, name="upload", daemon=True).start()
 
     def needs(self, folder: Path) -> bool:
         """Whether the folder must stay where it is."""
@@ -155,8 +157,13 @@ class Uploads:
             return folder in (self._current, self._next)
 
     def close(self) -> None:
-        """Wait until what was offered last is uploaded, or has failed."""
-        self._pool.shutdown()
+        """Wait until what was offered last is uploaded, or has failed, for ``LAST_SECONDS`` at most."""
+        if not self._idle.wait(LAST_SECONDS):
+            log.warning(
+                "the last checkpoint was not uploaded within %g s: it is on this machine's disk, and another machine "
+                "would go on from the one before",
+                LAST_SECONDS,
+            )
 
     def _run(self) -> None:
         while (folder := self._taken()) is not None:
@@ -170,5 +177,6 @@ class Uploads:
     def _taken(self) -> Path | None:
         with self._guard:
             self._current, self._next = self._next, None
-            self._busy = self._current is not None
+            if self._current is None:
+                self._idle.set()
             return self._current

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from s3_faults import FAULTS
 
 from vitops.data import dvc_process
 from vitops.errors import VitopsError
@@ -47,11 +48,16 @@ def pushed(s3, tmp_path):
     return tmp_path, entries
 
 
-def test_what_was_pushed_comes_back_with_the_same_digest(s3, pushed):
+def test_what_was_pushed_comes_back_with_the_same_digest_whatever_happens_to_requests(s3, pushed):
     root, entries = pushed
     assert len(s3.names()) == 4
+    for strike in FAULTS.values():
+        s3.proxy.strike("GET", "/dvc/", strike, times=1)
+    with pytest.raises(VitopsError, match=r"DVC cannot restore data.*ExpiredToken"):  # DVC does not read them again
+        dvc_process.restore(root, ["data"], say=lambda line: None)
     dvc_process.restore(root, ["data"], say=lambda line: None)
     assert manifest.scan(root / "data") == entries
+    assert [rule for rule in s3.proxy.rules if rule.times] == []
 
 
 def test_a_byte_altered_in_the_remote_is_not_restored(s3, pushed):

@@ -1,5 +1,6 @@
 """A store in a bucket, seen from two homes: what one publishes the other reads; what is altered is found and healed."""
 
+import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,8 +13,10 @@ from vitops.lineage.receipts import statement
 from vitops.lineage.shared_ledger import SharedLedger
 from vitops.lineage.verify import verify
 from vitops.plan.code import CodeDigest
+from vitops.store import manifest
 from vitops.store.bucket import blob_name, manifest_name
 from vitops.store.job import Outcome
+from vitops.store.manifest import FileEntry
 from vitops.store.refs import Ref
 from vitops.store.shared import SharedStore, copies_of
 
@@ -264,6 +267,35 @@ def test_what_verify_found_altered_is_made_anew(s3, home, published, tmp_path, m
     home("one").publish(tmp_path / "out", "train")
     assert home("one").present(published)
     assert verify(tmp_path / "one", None) == []
+
+
+def test_verify_names_whatever_is_altered_in_a_shared_checkpoint(s3, tmp_path, monkeypatch):
+    """Not in one whose upload came to no end, nor in one that is removed while it is read."""
+    monkeypatch.setenv("VITOPS_STORE", s3.url)
+    name = "checkpoints/key/e000000-s000002-a000001"
+    files = {"state.safetensors": b"tensors", "state.json": b"{}"}
+    entries = [FileEntry(path, len(data), hashlib.sha256(data).hexdigest()) for path, data in files.items()]
+    for path, data in (files | {"manifest.json": manifest.render(entries)}).items():
+        s3.put(f"{name}/{path}", data)
+    s3.put("checkpoints/key/e000000-s000004-a000001/state.json", b"torn")
+    s3.put("checkpoints/key/attempts/000001", b"ticket")
+    assert verify(tmp_path / "one", None) == []
+    for path in (*files, "manifest.json"):
+        before = s3.get(f"{name}/{path}")
+        s3.put(f"{name}/{path}", b"altered")
+        assert [problem.path for problem in verify(tmp_path / "one", None)] == [f"{s3.url}/{name}/{path}"]
+        s3.delete(f"{name}/{path}")
+        assert len(verify(tmp_path / "one", None)) == (path in files)
+        s3.put(f"{name}/{path}", before)
+
+    def removed(forward):
+        for path in ("manifest.json", *files):
+            s3.delete(f"{name}/{path}")
+        return forward()
+
+    s3.proxy.strike("GET", "/state.json", removed, times=1)
+    assert verify(tmp_path / "one", None) == []
+    assert s3.proxy.rules[0].times == 0
 
 
 def test_copies_stay_below_the_limit_and_those_in_use_stay(s3, home, tmp_path):

@@ -219,6 +219,14 @@ def test_of_two_racing_runs_one_writes_the_receipt(ledger, small):
     assert [receipt.key for receipt in ledger.entries()] == [B, A]
 
 
+def test_of_two_racing_measurements_the_first_receipt_decides(ledger, small):
+    """Of exact stages both would stand: that they differ is evidence."""
+    ledger.append(small(key=A, digest="1" * 64))
+    assert ledger.append(small(key=A, digest="2" * 64), since=0, first_decides=True) == 0
+    assert ledger.append(small(key=A, digest="2" * 64), since=1, first_decides=True) == 1
+    assert ledger.append(small(key=A, digest="3" * 64), since=0) == 2
+
+
 def test_what_was_on_record_before_the_work_began_is_recorded_again(ledger, small):
     """A lost artifact that is made anew has a receipt of its own."""
     ledger.append(small(key=A))

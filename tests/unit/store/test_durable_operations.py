@@ -23,7 +23,7 @@ CHANGING = {
 }
 OWNED = {("os", "write"), ("os", "replace"), ("np", "save"), ("torch", "save")}
 """Names that mean a change of the disk only with this owner."""
-NO_FILES = {"durable", "manifest", "shared", "_shared", "_objects", "_bucket", "_missing", "handle"}
+NO_FILES = {"durable", "manifest", "shared", "_shared", "objects", "_objects", "_bucket", "_missing", "handle"}
 """What calls the primitives itself, holds objects on a server, or is no file."""
 READS = {"shutil.disk_usage", "shutil.which"}
 ALLOWED = {

@@ -1,4 +1,4 @@
-"""Claims on an S3 server (moto's): one holds at a time; the dead, stopped and cut off are given up and stay so."""
+"""Claims on an S3 server: one holds at a time; the dead, stopped and cut off are given up and stay so."""
 
 import json
 import os
@@ -8,10 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from bucket import HASTY, NAME, running
+from s3_faults import FAULTS
 
 from vitops.errors import Interrupted
 from vitops.store import claims
@@ -30,13 +30,13 @@ sys.path[:0] = {sys.path!r}
 if sys.argv[3] == "jumping":
     import random
     time.time = lambda real=time.time: real() + random.choice((-3600.0, 3600.0))
-from bucket import HASTY, NAME
+from s3_side import BRIEF, BUCKET
 from vitops.errors import Interrupted
 from vitops.store.claims import claimed
 from vitops.store.s3 import S3Objects
 
 lost = threading.Event()
-objects = S3Objects(NAME, sys.argv[1], patience=HASTY)
+objects = S3Objects(BUCKET, sys.argv[1], patience=BRIEF)
 options = {{"place": sys.argv[4], "lease": float(sys.argv[2])}}
 with claimed(objects, "{KEY}", waiting=lambda: None, lost=lost.set, **options) as claim:
     print("held", claim.token, flush=True)
@@ -49,30 +49,19 @@ with claimed(objects, "{KEY}", waiting=lambda: None, lost=lost.set, **options) a
 """
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    with running() as bucket:
-        yield bucket
+@pytest.fixture
+def objects(s3):
+    return s3.objects()
 
 
 @pytest.fixture
-def prefix():
-    return f"store/{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def objects(bucket, prefix):
-    return bucket.objects(prefix)
-
-
-@pytest.fixture
-def holder(bucket, prefix):
+def holder(s3):
     """Starts processes that hold the key, each by itself; they publish or refuse when told to go on."""
     started = []
 
     def start(*, lease=LEASE, clock="steady", place="there"):
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, prefix, str(lease), clock, place],
+            [sys.executable, "-c", HOLDER, s3.prefix, str(lease), clock, place],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -150,7 +139,7 @@ def test_clock_jumps_on_both_sides_do_no_harm(objects, holder, monkeypatch):
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + random.choice((-3600.0, 3600.0)))
     process = holder(lease=STEADY, clock="jumping")
-    with pytest.raises(TimeoutError), hold(objects, patience=2 * STEADY):
+    with pytest.raises(TimeoutError), hold(objects, patience=1.5 * STEADY):
         pass
     process.stdin.write("go on\n")
     process.stdin.flush()
@@ -184,7 +173,7 @@ def test_a_living_holder_whose_pid_is_nobodys_here_is_not_given_up(objects, monk
     with (
         hold(objects, lease=STEADY) as claim,
         pytest.raises(TimeoutError),
-        hold(objects, patience=2 * STEADY, place="elsewhere"),
+        hold(objects, patience=1.5 * STEADY, place="elsewhere"),
     ):
         pass
     with pytest.raises(TimeoutError), hold(objects) as other, hold(objects, patience=1.0, place="x"):
@@ -207,11 +196,11 @@ def test_a_stopped_holder_that_goes_on_after_another_took_over_refuses(objects, 
     assert names(objects)[-1] == "00000002.done", "the late one frees nothing that is not its own"
 
 
-def test_a_holder_that_the_server_did_not_hear_for_a_lease_refuses_for_ever(bucket, objects):
-    lost = threading.Event()
-    with hold(objects, lease=LEASE, lost=lost.set) as claim:
-        with bucket.away():
-            assert lost.wait(60), "the work under way is told at once"
+def test_a_holder_that_the_server_did_not_hear_for_a_lease_refuses_for_ever(s3, objects):
+    told = threading.Event()
+    with hold(objects, lease=LEASE, lost=told.set) as claim:
+        with s3.proxy.away():
+            assert told.wait(60), "the work under way is told at once"
         for _ in range(2):
             with pytest.raises(Interrupted, match=r"has lapsed.*took no sign of life for \d+ s.*publishes nothing"):
                 claim.check()
@@ -219,9 +208,9 @@ def test_a_holder_that_the_server_did_not_hear_for_a_lease_refuses_for_ever(buck
         assert claim.token == 2
 
 
-def test_a_short_absence_of_the_server_costs_nothing(bucket, objects):
+def test_a_short_absence_of_the_server_costs_nothing(s3, objects):
     with hold(objects, lease=30.0) as claim:
-        with bucket.away():
+        with s3.proxy.away():
             time.sleep(1.0)
         claim.check()
 
@@ -233,7 +222,7 @@ def test_only_the_latest_claim_stays(objects):
     assert names(objects) == ["00000004", "00000004.done"]
 
 
-def test_who_was_so_slow_that_its_token_was_cleared_away_takes_another(bucket, objects, prefix):
+def test_who_was_so_slow_that_its_token_was_cleared_away_takes_another(s3, objects):
     rounds = [1, 1]
 
     class Slow(S3Objects):
@@ -248,9 +237,36 @@ def test_who_was_so_slow_that_its_token_was_cleared_away_takes_another(bucket, o
 
     with hold(objects), pytest.raises(TimeoutError), hold(objects, patience=0.2, place="x"):
         pass
-    with claimed(
-        Slow(NAME, prefix, patience=HASTY), KEY, place="slow", waiting=lambda: None, lost=lambda: None
-    ) as claim:
+    with hold(s3.objects(kind=Slow), place="slow") as claim:
         assert claim.token == 4
         claim.check()
     assert names(objects) == ["00000004", "00000004.done"]
+
+
+def test_whatever_happens_to_requests_one_holds_at_a_time_and_is_heard(s3):
+    """Every kind of request is struck once by every fault; the six take their turns side by side, each with its key."""
+
+    def turns(fault):
+        folder, tokens = f"{s3.prefix}/{fault}/claims", []
+        listing = folder.replace("/", "%2F")
+        for method, path in (("PUT", folder), ("PUT", ".beat"), ("GET", folder), ("GET", listing), ("DELETE", folder)):
+            s3.proxy.strike(method, path, FAULTS[fault], times=1)
+
+        def follow():
+            with hold(s3.objects(fault), place="two") as claim:
+                claim.check()
+                tokens.append(claim.token)
+
+        with ThreadPoolExecutor(1) as pool:
+            with hold(s3.objects(fault), place="one", lease=STEADY) as claim:
+                following = pool.submit(follow)
+                while not s3.proxy.count("PUT", f"{fault}/claims/{KEY}/00000001.beat"):
+                    time.sleep(0.05)
+                claim.check()
+                tokens.append(claim.token)
+            following.result()
+        return tuple(tokens)
+
+    with ThreadPoolExecutor(len(FAULTS)) as pool:
+        assert dict(zip(FAULTS, pool.map(turns, FAULTS), strict=True)) == dict.fromkeys(FAULTS, (1, 2))
+    assert [rule for rule in s3.proxy.rules if rule.times] == []

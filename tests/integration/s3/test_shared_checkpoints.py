@@ -1,14 +1,14 @@
-"""Checkpoints on an S3 server (moto's): another machine goes on, no step waits, nothing incomplete is read."""
+"""Checkpoints on an S3 server: another machine goes on, no step waits, nothing incomplete is read."""
 
+import itertools
 import subprocess
 import sys
 import threading
 import time
-import uuid
 
 import pytest
 import torch
-from bucket import HASTY, NAME, running
+from s3_faults import FAULTS, slow
 from synthetic_split import write_split
 from toy_training import train
 
@@ -16,6 +16,7 @@ from vitops.errors import Interrupted
 from vitops.plan.code import code_digest
 from vitops.store.job import Position
 from vitops.store.s3 import S3Objects
+from vitops.training import shared_checkpoints
 from vitops.training.checkpoint import Checkpoints, Saved
 from vitops.training.shared_checkpoints import SharedCheckpoints
 
@@ -37,15 +38,9 @@ train(Path(sys.argv[1]), Path(sys.argv[2]), shared=sys.argv[3], checkpoint_steps
 """
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    with running() as bucket:
-        yield bucket
-
-
 @pytest.fixture
-def objects(bucket):
-    return bucket.objects(f"store/{uuid.uuid4().hex}/checkpoints/key")
+def objects(s3):
+    return s3.objects("checkpoints/key")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +89,7 @@ def newest(folder, objects):
     return (found and found.record["step"]), damaged
 
 
-def test_a_machine_that_dies_is_followed_by_another_to_the_same_bits(bucket, objects, split, tmp_path):
+def test_a_machine_that_dies_is_followed_by_another_to_the_same_bits(objects, split, tmp_path):
     expected, _, _ = train(split, tmp_path / "undisturbed")
     first = subprocess.Popen([sys.executable, "-c", MACHINE, str(split), str(tmp_path / "a"), objects.url])
     while 2 not in complete(objects):
@@ -108,7 +103,7 @@ def test_a_machine_that_dies_is_followed_by_another_to_the_same_bits(bucket, obj
     assert complete(objects)[0] == 3, "the second one's last checkpoint is there before fit returns"
 
 
-def test_saving_never_waits_for_an_upload_and_a_slow_one_skips_what_was_overtaken(objects, tmp_path):
+def test_saving_never_waits_for_an_upload_and_a_slow_one_skips_what_was_overtaken(s3, objects, tmp_path):
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(S3Objects):
@@ -117,7 +112,7 @@ def test_saving_never_waits_for_an_upload_and_a_slow_one_skips_what_was_overtake
             go_on.wait(300)
             super().upload(name, source, sha256=sha256)
 
-    slow = checkpoints(tmp_path, Slow(NAME, objects.url.split("/", 3)[3], patience=HASTY))
+    slow = checkpoints(tmp_path, s3.objects("checkpoints/key", kind=Slow))
     save(slow, 1)
     assert begun.wait(60)
     save(slow, 2, 3, 4, 5)
@@ -144,6 +139,20 @@ def test_another_home_takes_the_newest_and_counts_its_attempts_on(objects, tmp_p
     save(other, 3)
     other.close()
     assert sorted(path.name for path in (tmp_path / "b").glob("e*"))[-1] == "e000000-s000003-a000002"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_whatever_happens_to_requests_another_home_goes_on_from_the_newest(fault, s3, objects, tmp_path):
+    for method, path in (("PUT", "attempts/"), ("GET", "list-type"), ("DELETE", "manifest.json")):
+        s3.proxy.strike(method, path, FAULTS[fault], times=1)
+    for method, path in itertools.product(("PUT", "GET"), ("state.safetensors", "manifest.json")):
+        s3.proxy.strike(method, path, FAULTS[fault], times=1)
+    running = checkpoints(tmp_path / "a", objects)
+    uploaded(running, objects, 1, 2, 3)
+    running.close()
+    assert newest(tmp_path / "b", objects) == (3, [])
+    assert complete(objects) == [3, 2]
+    assert [rule for rule in s3.proxy.rules if rule.times] == []
 
 
 def test_what_is_newer_here_is_taken_from_here(objects, tmp_path):
@@ -203,9 +212,9 @@ def test_an_attempt_whose_training_is_over_uploads_nothing(objects, tmp_path):
     assert complete(objects) == []
 
 
-def test_a_server_that_is_away_costs_a_warning_and_the_next_checkpoint_is_uploaded(bucket, objects, tmp_path, caplog):
+def test_a_server_that_is_away_costs_a_warning_and_the_next_checkpoint_is_uploaded(s3, objects, tmp_path, caplog):
     running = checkpoints(tmp_path, objects)
-    with bucket.away():
+    with s3.proxy.away():
         save(running, 1)
         until = time.monotonic() + 30
         while "was not uploaded" not in caplog.text and time.monotonic() < until:
@@ -214,6 +223,18 @@ def test_a_server_that_is_away_costs_a_warning_and_the_next_checkpoint_is_upload
     running.close()
     assert complete(objects) == [2]
     assert "e000000-s000001-a000001 was not uploaded" in caplog.text
+
+
+def test_the_end_waits_for_a_silent_server_for_seconds_only(s3, objects, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(shared_checkpoints, "LAST_SECONDS", 0.5)
+    running = checkpoints(tmp_path, objects)
+    s3.proxy.strike("PUT", "/state.", slow(600.0))
+    save(running, 1)
+    begun = time.monotonic()
+    running.close()
+    assert time.monotonic() - begun < 10
+    assert "the last checkpoint was not uploaded within 0.5 s: it is on this machine's disk" in caplog.text
+    assert newest(tmp_path, objects) == (1, [])
 
 
 def test_which_server_holds_the_checkpoints_is_in_no_stage_key():

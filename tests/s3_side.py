@@ -1,4 +1,7 @@
-"""An S3 server (moto's, or the one of ``--s3-endpoint``), a proxy that spoils its answers, and a prefix per test."""
+"""An S3 server (moto's, or the one of ``--s3-endpoint``), a proxy that spoils its answers, and a prefix per test.
+
+Law: it is the only S3 of the tests, so that whatever runs before moto's server can run before a real one.
+"""
 
 import itertools
 import logging
@@ -7,7 +10,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 from s3_faults import Proxy
 
 from vitops.store.patience import Patience
@@ -26,6 +28,8 @@ def s3_server(request):
     endpoint = request.config.getoption("--s3-endpoint")
     server = None
     if endpoint is None:
+        from moto.server import ThreadedMotoServer  # a second that the other tests do without
+
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         server.start()
@@ -48,8 +52,9 @@ class Side:
     def url(self) -> str:
         return f"s3://{BUCKET}/{self.prefix}"
 
-    def objects(self, patience: Patience = BRIEF) -> S3Objects:
-        return S3Objects(BUCKET, self.prefix, patience=patience)
+    def objects(self, folder: str = "", *, kind: type[S3Objects] = S3Objects, patience: Patience = BRIEF) -> S3Objects:
+        """The objects below the prefix, or below a folder in it, as vitops sees them."""
+        return kind(BUCKET, f"{self.prefix}/{folder}".rstrip("/"), patience=patience)
 
     def get(self, name: str) -> bytes:
         return self.direct.get_object(Bucket=BUCKET, Key=f"{self.prefix}/{name}")["Body"].read()
