@@ -176,6 +176,8 @@ class Scenario:
     strike: Callable[[Run], None]
     code: int
     """Exit code of the run that is struck."""
+    may_finish: bool = False
+    """Whether it may also be done (exit code 0) before Ray notices."""
     moment: Callable[[Run], None] = Run.training
     within: float | None = None
     """Seconds in which it must end."""
@@ -187,7 +189,7 @@ STOPPED, DIED, KILLED = 75, 1, -signal.SIGKILL
 SCENARIOS = {
     "worker killed": Scenario(kill_a_worker, 0),
     "node silent": Scenario(freeze_a_node, 0, needs=Services.cluster),
-    "raylet killed": Scenario(kill_the_raylet, DIED),
+    "raylet killed": Scenario(kill_the_raylet, DIED, may_finish=True),
     "driver killed": Scenario(kill_the_driver, DIED),
     "command killed": Scenario(kill_the_command, KILLED),
     "command killed while Prefect starts": Scenario(kill_the_command, KILLED, moment=Run.prefect_starting),
@@ -246,11 +248,12 @@ def _tried(scenario, begun, expected, folder):
         step = run.strides_again(struck) if scenario.code == 0 else None
         out, err = run.process.communicate(timeout=PATIENCE)
         ended = time.time() - struck
-        wrong = _wrong_end(scenario, run.process.returncode, ended, err + run.project.log())
+        finished = scenario.may_finish and run.process.returncode == 0
+        wrong = [] if finished else _wrong_end(scenario, run.process.returncode, ended, err + run.project.log())
         wrong += _left_behind(run.project.folder)
         if run.process.returncode:
             out = run.project.vitops(*COMMAND, *RAY, **services.environment).stdout
-    wrong += _wrong_result(scenario, out, expected)
+    wrong += _wrong_result(scenario, out, expected, from_start=finished)
     times = {"ended": round(ended, 1)} | ({"next step": round(step, 1)} if step else {})
     sys.stderr.write(f"{folder.name} {scenario.strike.__name__}: {times} {'; '.join(wrong) or 'holds'}\n")
     return times, wrong
@@ -264,14 +267,14 @@ def _wrong_end(scenario, code, seconds, said):
     ]
 
 
-def _wrong_result(scenario, out, expected):
+def _wrong_result(scenario, out, expected, *, from_start):
     """What is not as promised in the document of the run that came to the end."""
     try:
         document = json.loads(out)
     except json.JSONDecodeError:
         return [f"the run did not come to its end: {out}"]
     student = document["stages"][-1]
-    started = scenario.moment is not Run.training or student["resumed_from"]
+    started = from_start or scenario.moment is not Run.training or student["resumed_from"]
     return [
         *([] if digests(document) == expected else [f"{digests(document)} instead of {expected}"]),
         *([] if started or scenario.strike is kill_prefect else ["it began from the start"]),
