@@ -75,7 +75,7 @@ def test_a_late_answer_is_asked_for_again(s3):
     s3.put("a", b"x")
     s3.proxy.strike("GET", "/a", slow(60.0), times=1)
     started = time.monotonic()
-    assert s3.objects(Patience(first_pause=0.01, read_timeout=3.0)).read("a") == b"x"
+    assert s3.objects(patience=Patience(first_pause=0.01, read_timeout=3.0)).read("a") == b"x"
     assert s3.proxy.count("GET") >= 2
     assert time.monotonic() - started < 60
 
