@@ -18,7 +18,10 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class CodeDigest:
-    """``digest`` over ``definitions`` (dotted name -> SHA-256 of its normal form and the meaning of its names)."""
+    """``digest`` over ``definitions``: dotted name -> SHA-256 of its normal form and the meaning of its names.
+
+    A member of a class that is split stands under ``module.Class::member``.
+    """
 
     digest: str
     definitions: dict[str, str]

@@ -28,7 +28,9 @@ _LOOKERS = frozenset(
     }
 )
 """Attributes and functions that show more of a class than one attribute."""
-_BUILTINS = frozenset({"builtins", "delattr", "dir", "eval", "exec", "getattr", "setattr", "super", "vars"})
+_BUILTINS = frozenset(
+    {"__builtins__", "builtins", "delattr", "dir", "eval", "exec", "getattr", "setattr", "super", "vars"}
+)
 _FORMATS = frozenset({"format", "format_map", "vformat"})
 _FIELD_OF_FIELD = re.compile(r"\{[^}]*[.\[]")
 _IMPORTERS = frozenset({"import_module", "resolve_name"})
