@@ -273,7 +273,8 @@ FILES = {
             shelf = Shelf.books
             plugins = [Plugin.make(name).rate for name in names]
             rates = [NamedMore().read("low"), NamedMore().read("high"), Named().read("high")]
-            return [Both().step(), TypedLow().run(), Typed().run(), rates, plugins, shelf["Novel"].pages]
+            widths = [TypedLow().run(), Typed().run(), TypedLow.extra]
+            return [Both().step(), widths, rates, plugins, shelf["Novel"].pages]
         ''',
     "mini/peeks.py": '''
         """Code that looks behind the attributes of whatever class it is given."""
@@ -357,12 +358,13 @@ FILES = {
     "mini/filled.py": '''
         """Runs when it is imported."""
 
-        from vitops.mini import nets, tables
+        from vitops.mini import families, nets, tables
         from vitops.mini.figures import counted
 
         handle = tables.note("third", $n_third$)
         handles = list(map(tables.ORDER.append, [$n_handed$]))
         nets.Setting.scale = $n_patched$
+        families.Typed.extra = $n_patched_class$
 
 
         class Found(nets.Base):
