@@ -180,6 +180,156 @@ FILES = {
         class Lonely:
             rate = $n_dead_nets$
         ''',
+    "mini/families.py": '''
+        """Classes that reach each other's members in hidden ways, each with nothing but its own objects."""
+
+
+        class Root:
+            share = $n_super_share$
+
+            def step(self):
+                return [$n_super_root$]
+
+
+        class Left(Root):
+            share = $n_super_left_share$
+
+            def step(self):
+                return [$n_super_left$, super().step()]
+
+
+        class Right(Root):
+            share = $n_super_hidden$
+
+            def step(self):
+                return [$n_super_right$, super().step()]
+
+
+        class Both(Left, Right):
+            def step(self):
+                return [self.share, super(Right, self).share, super().step()]
+
+
+        class Typed:
+            width = $n_typed$
+
+            def run(self):
+                return type(self).width
+
+
+        class TypedLow(Typed):
+            width = $n_typed_low$
+
+
+        class Named:
+            low_rate = $n_named_low$
+            high_rate = $n_named_high$
+
+            def read(self, which):
+                return getattr(self, f"{which}_rate")
+
+
+        class NamedMore(Named):
+            high_rate = $n_named_more$
+
+
+        class Plugin:
+            kept = {}
+
+            def __init_subclass__(cls, **options):
+                super().__init_subclass__(**options)
+                cls.kept[cls.__name__] = cls
+
+            @classmethod
+            def make(cls, name):
+                return cls.kept[name]()
+
+
+        class First(Plugin):
+            rate = $n_plugin_first$
+
+
+        class Second(Plugin):
+            rate = $n_plugin_second$
+
+
+        class Shelf:
+            books = {}
+
+            @classmethod
+            def __init_subclass__(cls):
+                Shelf.books[cls.__name__] = cls
+
+
+        class Novel(Shelf):
+            pages = $n_novel$
+
+
+        class Atlas(Shelf):
+            pages = $n_atlas$
+
+
+        def felt(names):
+            shelf = Shelf.books
+            plugins = [Plugin.make(name).rate for name in names]
+            rates = [NamedMore().read("low"), NamedMore().read("high"), Named().read("high")]
+            widths = [TypedLow().run(), Typed().run(), TypedLow.extra]
+            return [Both().step(), widths, rates, plugins, shelf["Novel"].pages]
+        ''',
+    "mini/peeks.py": '''
+        """Code that looks behind the attributes of whatever class it is given."""
+
+        import inspect
+
+
+        class Deep:
+            rate = $n_deep$
+
+
+        class Deeper(Deep):
+            rate = $n_deeper$
+
+
+        class Covered:
+            rate = $n_covered$
+
+
+        class Uncovered(Covered):
+            rate = 0
+
+
+        del Uncovered.rate
+
+
+        class Holder:
+            held = {}
+
+            def __init_subclass__(cls):
+                Holder.held[cls.__name__] = cls
+
+
+        class Inner(Holder):
+            size = $n_held$
+
+
+        class Other(Holder):
+            size = $n_held_other$
+
+
+        class Bare:
+            tone = $n_bare$
+
+
+        class Loud(Bare):
+            tone = $n_loud$
+
+
+        def felt():
+            orders = [vars(kind)["rate"] for kind in inspect.getmro(Deeper) if "rate" in vars(kind)]
+            held = vars(Holder)["held"]["Inner"].size
+            found = getattr(Holder, "he" + "ld")["Other"].size
+            return [orders, Uncovered().rate, held, found, getattr(Loud, "__base__").tone, Loud.tone]
+        ''',
     "mini/tables.py": '''
         """Tables that statements and other modules fill."""
 
@@ -208,12 +358,13 @@ FILES = {
     "mini/filled.py": '''
         """Runs when it is imported."""
 
-        from vitops.mini import nets, tables
+        from vitops.mini import families, nets, tables
         from vitops.mini.figures import counted
 
         handle = tables.note("third", $n_third$)
         handles = list(map(tables.ORDER.append, [$n_handed$]))
         nets.Setting.scale = $n_patched$
+        families.Typed.extra = $n_patched_class$
 
 
         class Found(nets.Base):
@@ -300,7 +451,7 @@ FILES = {
         import importlib
 
         from vitops.config.mini import Train, Warmup
-        from vitops.mini import figures, named, tables
+        from vitops.mini import families, figures, named, tables
         from vitops.mini.again import OPEN, shown
         from vitops.mini.$v_origin$ import factor
         from vitops.mini.nets import Net, Setting
@@ -324,7 +475,7 @@ FILES = {
                 figures.annotated(1), net.run(4), net.size, net.fold(8), Setting().rate, Setting.scale,
                 tables.TABLE, tables.ORDER, tables.conditional(6), area(7), factor(9), shown(10), OPEN,
                 named.run("add", 11), start.steps, Warmup.model_validate({}).steps, Warmup.SHARE,
-                OFFSETS, Net.known["Found"].width,
+                OFFSETS, Net.known["Found"].width, families.felt(["First", "Second"]),
             ]
             write(job, "model", mix($l_seen$, $l_parts$, $n_train$))
             write(job, "coarse", mix($l_seen$) % $n_coarse$)
@@ -358,6 +509,7 @@ FILES = {
         """Export: its output depends on little of its input, so that much ends here."""
 
         from vitops.config.mini import Export
+        from vitops.mini import peeks
         from vitops.mini.reading import mix, read, write
         from vitops.store.job import Outcome
 
@@ -369,7 +521,7 @@ FILES = {
                 self.opset = opset + $n_opset$
 
             def text(self, value):
-                return mix(value % 2, self.opset, $n_graph$)
+                return mix(value % 2, self.opset, $n_graph$, peeks.felt())
 
 
         def export(job):

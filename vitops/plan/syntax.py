@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vitops.plan.imports import Imports, import_targets
+from vitops.plan.members import MEMBER, Split, split
+from vitops.plan.mentions import HOOK, mentions
 from vitops.plan.normal_form import is_inert, normal_form
 from vitops.plan.on_import import CHANGERS, bases, called_on_import
 from vitops.plan.scopes import LOADS, MAKES, SUBCLASSES, WHOLE_MODULE, bound_names, references
@@ -35,7 +37,8 @@ def summarise(source: str, *, module: str, is_package: bool, declarations: bool)
     Keys: ``definitions`` (name -> [digest, references]; the digest is empty where nothing counts), ``imports`` (bound
     name -> targets), ``stars`` (modules), ``loads`` (targets imported when the module is), ``on_import`` (name ->
     what its definition calls then), ``bases`` (class -> chains; empty-named base where a hook sees subclasses),
-    ``tables`` (name -> key -> dotted name of an implementation). Raises SyntaxError.
+    ``tables`` (name -> key -> dotted name of an implementation), ``classes`` (those that are split, with the names of
+    their members), ``mentions`` (name of a definition -> its mentions). Raises SyntaxError.
     """
     return _Summariser(module=module, is_package=is_package, declarations=declarations).run(ast.parse(source))
 
@@ -52,19 +55,23 @@ class _Summariser:
         self.bases: dict[str, list[str]] = {}
         self.tables: dict[str, dict[str, str]] = {}
         self.marks: dict[ast.stmt, list[str]] = {}
+        self.mentions: dict[str, set[str]] = {}
 
     def run(self, tree: ast.Module) -> Summary:
         for statement in tree.body:
             self._module_level(statement)
         self._mark_order(tree.body)
-        definitions = {name: self._definition(nodes) for name, nodes in self.nodes.items()}
+        definitions = {name: self._definition(name, nodes) for name, nodes in self.nodes.items()}
         definitions |= {name + FIELDS: fields for name in self.nodes if (fields := self._fields(name))}
+        classes = {name: parts for name in self.nodes if (parts := self._split(name)) is not None}
+        for name, parts in classes.items():
+            definitions |= self._parts(name, parts)
         for name in bound_names(self.effects):
             definitions.setdefault(name, ["", [EFFECTS]])
         for name, targets in self.imports.items():
             self._also_imported(definitions, name, targets)
         if self.effects:
-            definitions[EFFECTS] = self._definition(self.effects)
+            definitions[EFFECTS] = self._definition(EFFECTS, self.effects)
         return {
             "definitions": definitions,
             "imports": self.imports,
@@ -73,6 +80,11 @@ class _Summariser:
             "on_import": self._on_import(),
             "bases": self.bases,
             "tables": self.tables,
+            "classes": {
+                name: {"members": list(parts.members), "bound": parts.bound, "registry": parts.registry}
+                for name, parts in classes.items()
+            },
+            "mentions": {name: sorted(found) for name, found in self.mentions.items() if found},
         }
 
     def _on_import(self) -> dict[str, list[str]]:
@@ -171,13 +183,37 @@ class _Summariser:
             else:
                 self.imports.setdefault(bound, []).append(target)
 
-    def _definition(self, nodes: list[ast.stmt]) -> list[Any]:
+    def _split(self, name: str) -> Split | None:
+        nodes, elsewhere = self.nodes[name], {*self.imports, *bound_names(self.effects)}
+        if len(nodes) > 1 or not isinstance(nodes[0], ast.ClassDef) or name in elsewhere or self.stars:
+            return None
+        if self.sections.is_section(nodes[0]):
+            return None
+        bound = {*self.nodes, *elsewhere}
+        return split(nodes[0], package=self.module.split(".")[0], bound=bound, imports=self.imports)
+
+    def _parts(self, name: str, parts: Split) -> dict[str, list[Any]]:
+        """A definition for the shell and for each member; what its bases mean is followed apart."""
+        text = " ".join([normal_form(parts.shell), *self.marks.get(self.nodes[name][0], [])])
+        fields = [item for item in parts.shell.body if isinstance(item, ast.AnnAssign)]
+        annotated = ast.ClassDef(name=name, bases=[], keywords=[], body=[*fields], decorator_list=[])
+        found = {name: [_sha256(text), sorted(self._references(annotated))]}
+        self.mentions[name] = mentions(annotated, imports=self.imports)
+        for member, node in parts.members.items():
+            found[name + MEMBER + member] = [_sha256(normal_form(node)), sorted(self._references(node))]
+            self.mentions[name + MEMBER + member] = mentions(node, imports=self.imports, method=True)
+        if parts.registry:  # what it does is known, and counts as no mention
+            self.mentions[name + MEMBER + HOOK] = set()
+        return found
+
+    def _definition(self, name: str, nodes: list[ast.stmt]) -> list[Any]:
         counted = [(node, left) for node in nodes if (left := self._counted(node)) is not None]
         if not counted:
             return ["", []]
         found: set[str] = set()
         for node, left in counted:
             found |= self._references(left)
+            self.mentions[name] = self.mentions.get(name, set()) | mentions(left, imports=self.imports)
             if self.sections.is_section(node) and makes_itself(node):
                 found.add(f"{MAKES}{node.name}")
         texts = [" ".join([normal_form(left), *self.marks.get(node, [])]) for node, left in counted]
@@ -198,6 +234,7 @@ class _Summariser:
         whole = ast.ClassDef(name="", bases=[], keywords=[], body=fields, decorator_list=[])
         inherited = {chain for node in classes if isinstance(node, ast.ClassDef) for chain in bases(node) if chain}
         found = {item for item in self._references(whole) | inherited if not item.startswith((LOADS, MAKES))}
+        self.mentions[name + FIELDS] = mentions(whole, imports=self.imports)
         return [_sha256(normal_form(whole)) if fields else "", sorted(found | {f"{MAKES}{item}" for item in found})]
 
 
