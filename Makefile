@@ -24,7 +24,7 @@ bench: .venv/bench    ## every speed benchmark, alone on the machine; each print
 	missed=; for script in benchmarks/speed/*.py; do echo "$$script"; $(BIN)/python $$script || missed="$$missed $$script"; done; \
 	test -z "$$missed" || { echo "not held:$$missed"; exit 1; }
 
-faults: .venv/dev     ## kill everywhere (every disk operation, random moments, the real flow), run again, compare
+faults: .venv/dev     ## kill or cut the power at every disk operation, kill at random and in the real flow; compare
 	PYTHONPATH=tests $(BIN)/python tests/faults/campaign.py
 
 faults-distributed: .venv/dev  ## lose workers, nodes, the flow, Prefect's server; stop the command anywhere; compare

@@ -144,7 +144,7 @@ def _kills_per_stage(found):
 
 
 def _table(found, summary):
-    """Markdown for docs/guides/faults.md."""
+    """Kills of each stage in each part, as Markdown, and the other counts below."""
     parts = (OPERATIONS, CUTS, MOMENTS, REAL)
     rows = [("stage", *parts, "kills"), ("---", *["---:"] * len(parts), "---:")]
     for stage, killed in summary["kills_per_stage"].items():

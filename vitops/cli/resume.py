@@ -50,7 +50,7 @@ def _describe(run: Run) -> JSON:
         "options": options(run.asked),
         "ended": run.ended,
         "stage": run.stage,
-        "done": sum(stage.status in {"hit", "executed"} for stage in run.stages),
+        "done": sum(stage.done for stage in run.stages),
         "stages": len(run.stages),
     }
 

@@ -81,7 +81,7 @@ class Augment(Section):
         names = ["t" if section.startswith("t") else section.rstrip("0123456789.") for section in sections]
         if twice := [name for name in names if names.count(name) > 1]:
             raise KeyProblem("randaugment", f"must have each section at most once, got {twice[0]} again")
-        count = next((int(section[1:]) for section in sections if section.startswith("n")), 2)
+        count = next((int(section[1:]) for section in sections if section.startswith("n")), 2)  # timm's default
         for section in sections:
             if count > (most := _WEIGHTED_OPERATIONS.get(section, count)):
                 raise KeyProblem(

@@ -138,7 +138,7 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *,
         turn.check()
         ref = place.store.publish(out, stage.kind)
     turn.check()
-    before, measured = place.ledger.by_key(key), stage.exactness == "measured"
+    before = place.ledger.by_key(key)
     seconds = round(time.monotonic() - clock, 3)
     write_receipt(
         place,
@@ -148,9 +148,9 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *,
         started=started,
         seconds=seconds,
         since=since,
-        first_decides=measured,
         turn=turn,
     )
+    measured = stage.exactness == "measured"
     if measured and (latest := place.ledger.by_key(key)) is not None and latest.digest != ref.digest:
         return _second(place, stage, key, ref)
     if measured and before is not None and before.sequence < since and before.digest != ref.digest:
@@ -198,14 +198,13 @@ def write_receipt(
     started: float,
     seconds: float,
     since: int,
-    first_decides: bool = False,
     turn: Turn = ALWAYS,
     adopted: bool = False,
 ) -> None:
     """Append the receipt of one execution, or of an output that was ``adopted`` as it was found.
 
     ``since``: the ledger's end before the work began; a receipt that a racing run has appended since is not repeated,
-    nor contradicted if the ``first_decides``.
+    nor contradicted where the stage is measured.
     """
     place.ledger.append(
         statement(
@@ -229,7 +228,7 @@ def write_receipt(
             configuration=place.record.configuration,
         ),
         since=since,
-        first_decides=first_decides,
+        first_decides=stage.exactness == "measured",
         check=turn.check,
     )
 

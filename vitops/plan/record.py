@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from vitops.plan.stages import Stage
 from vitops.store import durable
 
@@ -51,6 +53,27 @@ class RunRecord:
         document = {"pipeline": self.pipeline, "pid": os.getpid(), "configuration": self.configuration}
         document["stages"] = list(self.stages.values())
         write_atomically(self.folder / "run.json", document)
+
+
+class StageRecord(BaseModel):
+    """One stage of ``run.json``: what it came to so far."""
+
+    name: str
+    status: str
+    key: str | None = None
+    digest: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has its result."""
+        return self.status in {"hit", "executed"}
+
+
+class RunFile(BaseModel):
+    """What a later reader takes from ``run.json``."""
+
+    stages: tuple[StageRecord, ...] = ()
+    configuration: dict[str, Any] | None = None
 
 
 def new_run_id() -> str:

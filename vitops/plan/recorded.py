@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from vitops.config.pipelines import Project
 from vitops.errors import UsageError, VerificationError
@@ -20,6 +20,7 @@ from vitops.plan.code import code_digest, vitops_package
 from vitops.plan.definitions import Package
 from vitops.plan.key import stage_key
 from vitops.plan.plan import resolved
+from vitops.plan.record import RunFile, StageRecord
 from vitops.plan.stages import Stage
 from vitops.store import canonical
 from vitops.store.artifacts import Store
@@ -55,7 +56,7 @@ def of_run(store: Store, ledger: Ledger, name: str) -> Recorded:
     receipt vouches for its record.
     """
     record = _run_file(store.runs / name / "run.json", name)
-    done = [stage for stage in record.stages if stage.status in {"hit", "executed"}]
+    done = [stage for stage in record.stages if stage.done]
     if not done:
         raise UsageError(f"run {name} finished no stage: there is nothing to reproduce")
     receipts = {stage.name: _vouched(ledger, name, stage) for stage in done}
@@ -97,28 +98,16 @@ def _newest(
     return newest
 
 
-class _Stage(BaseModel):
-    name: str
-    status: str
-    key: str | None
-    digest: str | None
-
-
-class _RunFile(BaseModel):
-    stages: tuple[_Stage, ...]
-    configuration: JSON | None = None
-
-
-def _run_file(path: Path, run: str) -> _RunFile:
+def _run_file(path: Path, run: str) -> RunFile:
     try:
-        return _RunFile.model_validate_json(path.read_bytes())
+        return RunFile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise UsageError(
             f"run {run}: {path} cannot be read. Name its package or another artifact instead: receipts are the evidence"
         ) from error
 
 
-def _vouched(ledger: Ledger, run: str, stage: _Stage) -> Receipt:
+def _vouched(ledger: Ledger, run: str, stage: StageRecord) -> Receipt:
     receipt = ledger.by_key(stage.key) if stage.key else None
     if receipt is None or receipt.digest != stage.digest:
         found = "no receipt has that key" if receipt is None else f"receipt {receipt.sequence} says {receipt.digest}"

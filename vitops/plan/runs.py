@@ -16,26 +16,15 @@ from pydantic import BaseModel, ValidationError
 
 from vitops.config.problems import did_you_mean
 from vitops.errors import Interrupted, UsageError
-from vitops.plan.record import write_atomically
+from vitops.plan.record import RunFile, StageRecord, write_atomically
 from vitops.plan.request import RunRequest
 from vitops.store.process import Process
 
-Model = TypeVar("Model", bound=BaseModel)
+Read = TypeVar("Read", bound=BaseModel)
 Ended = Literal["running", "done", "stopped", "killed", "failed"]
 
 _UNFINISHED = {"running", "waiting", "interrupted"}
 REQUEST, SUPERVISOR, OUTCOME, RESUMED = "request.json", "supervisor.json", "outcome.json", "resumed.json"
-
-
-class StageStatus(BaseModel):
-    """One stage of ``run.json``: what it came to so far."""
-
-    name: str
-    status: str
-
-
-class _Record(BaseModel):
-    stages: tuple[StageStatus, ...] = ()
 
 
 class _Outcome(BaseModel):
@@ -51,7 +40,7 @@ class Run:
     """Name of its folder."""
     request: RunRequest
     ended: Ended
-    stages: tuple[StageStatus, ...]
+    stages: tuple[StageRecord, ...]
     """Empty if no stage began, or ``run.json`` cannot be read."""
 
     @property
@@ -126,7 +115,7 @@ def _runs(runs: Path) -> Iterator[Run]:
     for file in sorted(runs.glob(f"*/{REQUEST}")):
         request = _read(RunRequest, file)
         if request is not None:
-            record = _read(_Record, file.with_name("run.json")) or _Record()
+            record = _read(RunFile, file.with_name("run.json")) or RunFile()
             yield Run(file.parent.name, request, _ended(file.parent), record.stages)
 
 
@@ -140,7 +129,7 @@ def _ended(folder: Path) -> Ended:
     return codes.get(outcome.exit_code, "failed")
 
 
-def _read(model: type[Model], file: Path) -> Model | None:
+def _read(model: type[Read], file: Path) -> Read | None:
     """The record in ``file``; None if there is none or it cannot be read."""
     try:
         return model.model_validate_json(file.read_bytes())

@@ -5,7 +5,6 @@ on another machine nothing is known, so it counts as alive.
 """
 
 import socket
-from typing import Any
 
 import psutil
 from pydantic import BaseModel, ConfigDict
@@ -36,7 +35,7 @@ class Process(BaseModel):
         return process is None or not alive(process)
 
 
-def find(identity: "tuple[int, float] | list[Any]") -> psutil.Process | None:
+def find(identity: tuple[int, float]) -> psutil.Process | None:
     """The process of that pid and creation time, if there still is one."""
     pid, created = identity
     try:

@@ -74,7 +74,7 @@ def resources_per_worker(resources: Resources) -> dict[str, float]:
 
 def room(resources: Resources) -> int:
     """How many more workers the alive nodes have free resources for."""
-    from ray._private.state import available_resources_per_node
+    from ray._private.state import available_resources_per_node  # Ray's public call adds the nodes up
 
     free = available_resources_per_node()
     return places([free.get(node["NodeID"], {}) for node in _alive()], resources)
