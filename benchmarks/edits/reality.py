@@ -18,7 +18,7 @@ from benchmarks.edits.project import PRESERVING, Project
 from vitops.data import versions
 from vitops.data.versions import DataStatus
 from vitops.lineage.ledger import Ledger
-from vitops.plan.code import code_digest, vitops_package
+from vitops.plan.code.digest import code_digest, vitops_package
 from vitops.plan.execute import Place, execute
 from vitops.plan.plan import Planned, examine_stages
 from vitops.plan.record import RunRecord

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.receipts import Receipt
-from vitops.plan.code import CodeDigest
+from vitops.plan.code.digest import CodeDigest
 from vitops.plan.key import declared_environment
 from vitops.plan.stages import Stage
 

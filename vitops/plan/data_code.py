@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vitops.config.datasets import Dataset
 from vitops.config.load import load
-from vitops.plan.code import code_digest, vitops_package
-from vitops.plan.definitions import Package
+from vitops.plan.code.definitions import Package
+from vitops.plan.code.digest import code_digest, vitops_package
 from vitops.plan.key import library_version
 from vitops.plan.stages import data_roots, libraries
 from vitops.store import canonical

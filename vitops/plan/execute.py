@@ -18,7 +18,7 @@ from pathlib import Path
 from vitops.errors import Interrupted, VitopsError
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.receipts import statement
-from vitops.plan.code import CodeDigest, code_digest
+from vitops.plan.code.digest import CodeDigest, code_digest
 from vitops.plan.key import declared_environment, stage_key
 from vitops.plan.record import RunRecord
 from vitops.plan.stages import Stage

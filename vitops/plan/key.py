@@ -9,7 +9,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-from vitops.plan.code import CodeDigest
+from vitops.plan.code.digest import CodeDigest
 from vitops.plan.stages import Stage
 from vitops.store import canonical
 

@@ -9,7 +9,7 @@ from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.shared_ledger import open_ledger
 from vitops.plan import recorded
-from vitops.plan.code import code_digest, vitops_package
+from vitops.plan.code.digest import code_digest, vitops_package
 from vitops.plan.execute import Place
 from vitops.plan.plan import Planned, plan, resolved
 from vitops.plan.record import RunRecord, new_run_id

@@ -17,8 +17,8 @@ from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
 from vitops.plan import data_code, pinned
 from vitops.plan.changes import Change, History, changes
-from vitops.plan.code import CodeDigest, code_digest, vitops_package
-from vitops.plan.definitions import Package
+from vitops.plan.code.definitions import Package
+from vitops.plan.code.digest import CodeDigest, code_digest, vitops_package
 from vitops.plan.key import stage_key
 from vitops.plan.stages import Stage, stages
 from vitops.store.artifacts import Store

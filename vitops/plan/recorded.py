@@ -16,8 +16,8 @@ from vitops.config.pipelines import Project
 from vitops.errors import UsageError, VerificationError
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.receipts import Receipt
-from vitops.plan.code import code_digest, vitops_package
-from vitops.plan.definitions import Package
+from vitops.plan.code.definitions import Package
+from vitops.plan.code.digest import code_digest, vitops_package
 from vitops.plan.key import stage_key
 from vitops.plan.plan import resolved
 from vitops.plan.record import RunFile, StageRecord

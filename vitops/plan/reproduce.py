@@ -26,7 +26,7 @@ from vitops.lineage.ledger import Ledger
 from vitops.lineage.receipts import Receipt
 from vitops.plan import execute_data, recorded
 from vitops.plan.changes import Change, changes
-from vitops.plan.code import code_digest, vitops_package
+from vitops.plan.code.digest import code_digest, vitops_package
 from vitops.plan.execute import Place, execute
 from vitops.plan.record import RunRecord
 from vitops.plan.recorded import Recorded

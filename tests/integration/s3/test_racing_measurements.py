@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from vitops.lineage.shared_ledger import SharedLedger
-from vitops.plan.code import code_digest
+from vitops.plan.code.digest import code_digest
 from vitops.plan.execute import Place, execute
 from vitops.plan.record import RunRecord
 from vitops.plan.stages import Stage

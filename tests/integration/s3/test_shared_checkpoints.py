@@ -13,7 +13,7 @@ from synthetic_split import write_split
 from toy_training import train
 
 from vitops.errors import Interrupted
-from vitops.plan.code import code_digest
+from vitops.plan.code.digest import code_digest
 from vitops.store.job import Position
 from vitops.store.s3 import S3Objects
 from vitops.training import shared_checkpoints

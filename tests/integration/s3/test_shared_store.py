@@ -12,7 +12,7 @@ from vitops.errors import UsageError, VerificationError, VitopsError
 from vitops.lineage.receipts import statement
 from vitops.lineage.shared_ledger import SharedLedger
 from vitops.lineage.verify import verify
-from vitops.plan.code import CodeDigest
+from vitops.plan.code.digest import CodeDigest
 from vitops.store import manifest
 from vitops.store.bucket import blob_name, manifest_name
 from vitops.store.job import Outcome

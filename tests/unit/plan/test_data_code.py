@@ -6,7 +6,7 @@ import pytest
 
 from vitops.config.load import load
 from vitops.plan import data_code
-from vitops.plan.code import vitops_package
+from vitops.plan.code.digest import vitops_package
 
 PIPELINES = """
 datasets:

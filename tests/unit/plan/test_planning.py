@@ -17,8 +17,8 @@ from vitops.lineage.trace import trace
 from vitops.lineage.verify import verify
 from vitops.plan import explain as explanation
 from vitops.plan import plan as planning
-from vitops.plan.code import code_digest
-from vitops.plan.definitions import Package
+from vitops.plan.code.definitions import Package
+from vitops.plan.code.digest import code_digest
 from vitops.plan.key import declared_environment, stage_key
 from vitops.plan.plan import examine_stages
 from vitops.plan.stages import Stage

@@ -13,7 +13,7 @@ from vitops.config.compression import Export
 from vitops.config.pipelines import Project
 from vitops.errors import UsageError
 from vitops.plan import stages as stages_module
-from vitops.plan.code import CodeDigest
+from vitops.plan.code.digest import CodeDigest
 from vitops.plan.key import declared_environment, library_version, stage_key
 from vitops.plan.plan import wanted
 from vitops.plan.stages import Stage, stages

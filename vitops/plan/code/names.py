@@ -4,10 +4,10 @@ A meaning is the dotted name of a definition, ``pkg.mod:`` for all of a module, 
 made of says ``scopes``.
 """
 
-from vitops.plan.imports import imported
-from vitops.plan.modules import Modules
-from vitops.plan.scopes import WHOLE_MODULE
-from vitops.plan.syntax import Summary
+from vitops.plan.code.imports import imported
+from vitops.plan.code.modules import Modules
+from vitops.plan.code.scopes import WHOLE_MODULE
+from vitops.plan.code.syntax import Summary
 
 
 class Names:

@@ -8,8 +8,8 @@ do those of decorated functions. Two trees with equal text behave equally.
 import ast
 from typing import Any
 
-from vitops.plan.local_names import renamed_locals
-from vitops.plan.scopes import annotations
+from vitops.plan.code.local_names import renamed_locals
+from vitops.plan.code.scopes import annotations
 
 _IGNORED_FIELDS = frozenset({"annotation", "returns", "type_comment", "type_params", "kind", "ctx"})
 

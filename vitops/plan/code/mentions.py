@@ -11,8 +11,8 @@ import ast
 import re
 from collections.abc import Sequence
 
-from vitops.plan.imports import Imports
-from vitops.plan.scopes import bound_names, dotted
+from vitops.plan.code.imports import Imports
+from vitops.plan.code.scopes import bound_names, dotted
 
 PEEKS = "~"
 PEEKS_AT_ITSELF = "~self"

@@ -9,9 +9,9 @@ import ast
 import builtins
 from typing import TypeGuard
 
-from vitops.plan.imports import Imports
-from vitops.plan.on_import import bases
-from vitops.plan.scopes import dotted
+from vitops.plan.code.imports import Imports
+from vitops.plan.code.on_import import bases
+from vitops.plan.code.scopes import dotted
 
 FIELDS = "<fields>"
 """Ending of the definition that holds the fields of a configuration section."""

@@ -10,7 +10,7 @@ be. Where the rules leave doubt, a name counts as a reference: too many cost a n
 import ast
 from collections.abc import Iterable, Iterator
 
-from vitops.plan.imports import Imports, import_targets, imported
+from vitops.plan.code.imports import Imports, import_targets, imported
 
 WHOLE_MODULE = "*"
 SUBCLASSES = "^"

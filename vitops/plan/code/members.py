@@ -10,10 +10,10 @@ import ast
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from vitops.plan.imports import Imports, imported
-from vitops.plan.mentions import HOOK
-from vitops.plan.normal_form import is_inert
-from vitops.plan.scopes import dotted
+from vitops.plan.code.imports import Imports, imported
+from vitops.plan.code.mentions import HOOK
+from vitops.plan.code.normal_form import is_inert
+from vitops.plan.code.scopes import dotted
 
 MEMBER = "::"
 """Between the name of a class and that of a member, in the name of the definition that the member makes."""

@@ -14,11 +14,11 @@ of an object that they are handed what its attributes give.
 
 from collections.abc import Iterable, Mapping
 
-from vitops.plan.members import MEMBER
-from vitops.plan.mentions import HOOK, PEEKS, PEEKS_AT_ITSELF
-from vitops.plan.modules import Modules
-from vitops.plan.names import Names
-from vitops.plan.syntax import Summary
+from vitops.plan.code.members import MEMBER
+from vitops.plan.code.mentions import HOOK, PEEKS, PEEKS_AT_ITSELF
+from vitops.plan.code.modules import Modules
+from vitops.plan.code.names import Names
+from vitops.plan.code.syntax import Summary
 
 Nodes = tuple[str, ...]
 

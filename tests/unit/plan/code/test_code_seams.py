@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
-from vitops.plan.code import PACKAGE, vitops_package
-from vitops.plan.syntax import EFFECTS
+from vitops.plan.code.digest import PACKAGE, vitops_package
+from vitops.plan.code.syntax import EFFECTS
 
 TREES = {
     str(path.relative_to(PACKAGE.parent)): ast.parse(path.read_text(encoding="utf-8"))

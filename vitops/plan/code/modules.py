@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitops.errors import VitopsError
-from vitops.plan import syntax
-from vitops.plan.syntax import EFFECTS, Summary
+from vitops.plan.code import syntax
+from vitops.plan.code.syntax import EFFECTS, Summary
 from vitops.store.stat_memo import StatMemo
 
 CONFIGURATION_ROOM = "config"

@@ -8,8 +8,8 @@ functions and base classes counts as one that may keep it, except those that are
 import ast
 from collections.abc import Iterable, Iterator
 
-from vitops.plan.imports import Imports, imported
-from vitops.plan.scopes import LOADS, MAKES, SUBCLASSES, WHOLE_MODULE, dotted, references
+from vitops.plan.code.imports import Imports, imported
+from vitops.plan.code.scopes import LOADS, MAKES, SUBCLASSES, WHOLE_MODULE, dotted, references
 
 NOTED = ""
 """Stands among the chains that are called, and among bases, where code that we do not know may take note."""

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitops.errors import VitopsError
-from vitops.plan.code import code_digest, vitops_package
-from vitops.plan.definitions import Package
+from vitops.plan.code.definitions import Package
+from vitops.plan.code.digest import code_digest, vitops_package
 from vitops.store.stat_memo import StatMemo
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitops.plan.definitions import Definition, Package
+from vitops.plan.code.definitions import Definition, Package
 from vitops.store import canonical
 from vitops.store.stat_memo import StatMemo
 
-PACKAGE = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)

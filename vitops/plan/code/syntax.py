@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vitops.plan.imports import Imports, import_targets
-from vitops.plan.members import MEMBER, Split, split
-from vitops.plan.mentions import HOOK, mentions
-from vitops.plan.normal_form import is_inert, normal_form
-from vitops.plan.on_import import CHANGERS, bases, called_on_import
-from vitops.plan.scopes import LOADS, MAKES, SUBCLASSES, WHOLE_MODULE, bound_names, references
-from vitops.plan.sections import FIELDS, Sections, makes_itself
+from vitops.plan.code.imports import Imports, import_targets
+from vitops.plan.code.members import MEMBER, Split, split
+from vitops.plan.code.mentions import HOOK, mentions
+from vitops.plan.code.normal_form import is_inert, normal_form
+from vitops.plan.code.on_import import CHANGERS, bases, called_on_import
+from vitops.plan.code.scopes import LOADS, MAKES, SUBCLASSES, WHOLE_MODULE, bound_names, references
+from vitops.plan.code.sections import FIELDS, Sections, makes_itself
 
 Summary = dict[str, Any]
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitops.errors import VitopsError
-from vitops.plan.families import Families
-from vitops.plan.modules import Modules
-from vitops.plan.names import Names
-from vitops.plan.on_import import NOTED, keeps_subclasses
-from vitops.plan.scopes import LOADS, MAKES, SUBCLASSES
-from vitops.plan.sections import FIELDS, asks_only
-from vitops.plan.syntax import EFFECTS
+from vitops.plan.code.families import Families
+from vitops.plan.code.modules import Modules
+from vitops.plan.code.names import Names
+from vitops.plan.code.on_import import NOTED, keeps_subclasses
+from vitops.plan.code.scopes import LOADS, MAKES, SUBCLASSES
+from vitops.plan.code.sections import FIELDS, asks_only
+from vitops.plan.code.syntax import EFFECTS
 from vitops.store.stat_memo import StatMemo
 
 
@@ -40,7 +40,7 @@ class Definition:
     table: Mapping[str, str] = field(default_factory=dict)
     """Key -> ``module:attribute``, of a table of implementations; it counts only where it says what a root is for."""
     mentions: frozenset[str] = frozenset()
-    """What it asks of attributes, as ``vitops.plan.mentions`` writes it."""
+    """What it asks of attributes, as ``vitops.plan.code.mentions`` writes it."""
     given: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Mention -> what it leads to as well, once something that is reached has that mention."""
 

@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from vitops.plan.normal_form import normal_form
+from vitops.plan.code.normal_form import normal_form
 
 
 def form(source: str) -> str:

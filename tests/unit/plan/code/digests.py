@@ -3,8 +3,8 @@
 import textwrap
 from pathlib import Path
 
-from vitops.plan.code import CodeDigest, code_digest
-from vitops.plan.definitions import Package
+from vitops.plan.code.definitions import Package
+from vitops.plan.code.digest import CodeDigest, code_digest
 
 FILES = {
     "__init__.py": "VERSION = '1'\n",
