@@ -46,17 +46,20 @@ class Training:
         self.model = model.to(self.device).train()
         self.objective, self.stream, self.recipe = objective, stream, recipe
         self.seed, self.comm, self.steps = seed, comm, stream.steps_per_epoch
-        self.optimizer = optimizers.build(recipe.optimizer, model)
+        auxiliary = objective.auxiliary.to(self.device).train()
+        self.optimizer = optimizers.build(recipe.optimizer, model, auxiliary)
         self._schedule = schedules.build(
             recipe.schedule, self.optimizer, steps_per_epoch=self.steps, epochs=recipe.epochs
         )
         self.average = ModelEmaV3(model, decay=recipe.ema) if recipe.ema else None
         self.history: list[dict[str, Any]] = []
         self.losses: list[float] = []
+        trained = nn.ModuleList([model, auxiliary])
         self._gradient = StepGradient(
-            model, objective, comm=comm, micro_batches=recipe.micro_batches, exact=resources.mode == "exact"
+            trained, objective, comm=comm, micro_batches=recipe.micro_batches, exact=resources.mode == "exact"
         )
-        self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        named = (*model.named_parameters(), *auxiliary.named_parameters("auxiliary"))
+        self._parameters = {name: value for name, value in named if value.requires_grad}
 
     def rate(self, epoch: int, step: int) -> float:
         """Set the optimizer's learning rate to that of a step, and return it."""
