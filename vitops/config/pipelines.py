@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from vitops.config.base import KeyProblem, Section
 from vitops.config.compression import Export, Prune, Quantize
 from vitops.config.datasets import Dataset, Name
-from vitops.config.objectives import Nvit, needs_teacher
 from vitops.config.training import Recipe, Train
 
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
@@ -115,12 +114,12 @@ class Retrain(Pipeline):
     @model_validator(mode="after")
     def _consistent(self) -> "Retrain":
         self._check_workers(teacher=self.teacher, student=self.student, **{"prune.finetune": self.prune.finetune})
-        if needs_teacher(self.teacher.objective):
+        if self.teacher.objective.roles():
             raise KeyProblem(
                 "teacher.objective", f"{self.teacher.objective.kind} needs a teacher, which the teacher stage lacks"
             )
-        if isinstance(self.student.objective, Nvit):
-            raise KeyProblem("student.objective", "nvit guides pruning and fine-tuning; use deit_lt or cross_entropy")
+        for recipe, key in ((self.student, "student"), (self.prune.finetune, "prune.finetune")):
+            check_roles(recipe, key=key)
         return self
 
 
@@ -141,7 +140,15 @@ class Compress(Pipeline):
     @model_validator(mode="after")
     def _consistent(self) -> "Compress":
         self._check_workers(**{"prune.finetune": self.prune.finetune})
+        check_roles(self.prune.finetune, key="prune.finetune")
         return self
+
+
+def check_roles(recipe: Recipe, *, key: str) -> None:
+    """Raise KeyProblem for a teacher that no stage of the pipeline makes."""
+    unknown = sorted(set(recipe.objective.roles()) - {"teacher"})
+    if unknown:
+        raise KeyProblem(f"{key}.objective.teachers", f"names {unknown}, but this pipeline has one teacher: 'teacher'")
 
 
 AnyPipeline = Annotated[Retrain | Compress, Field(discriminator="flow")]

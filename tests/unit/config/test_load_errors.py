@@ -24,7 +24,8 @@ MISTAKES = {
     "missing kind": (
         "        kind: deit_lt\n",
         "",
-        "student.objective: the key 'kind' is missing; known: cross_entropy, ldam, deit_lt, nvit",
+        "student.objective: the key 'kind' is missing; known: cross_entropy, ldam, deit_lt, nvit, "
+        "label_smoothing, tfkd_reg, logit_adjustment, kd, dkd, nkd, deit_soft, fitnets, attention_transfer, uskd",
     ),
     "unknown choice": (
         "name: sgd",
