@@ -48,12 +48,15 @@ def targets(target: Tensor, *, dtype: torch.dtype = torch.float32) -> Targets:
 
 @torch.no_grad()
 def soft_target(logits: Tensor, found: Targets) -> Tensor:
-    """Labels (B, k) of the target classes: label + p^2 - mean of p^2 over this micro-batch; 0 where there is none.
+    """Labels (B, k) of the target classes: label + p^2 - mean of p^2; 0 where there is none.
 
-    The mean is per micro-batch, as the official per-device code does, hence independent of the number of workers.
+    The mean is over those images of this micro-batch that have such a target (the official code also counts the class
+    of a zero weight, which may be any): per micro-batch, as the official code takes it per device, hence independent of
+    the number of workers.
     """
-    squared = F.softmax(logits, dim=1).gather(1, found.index).square()
-    return (squared + found.weight - squared.mean(0)).masked_fill(found.weight == 0, 0)
+    there = found.weight > 0
+    squared = F.softmax(logits, dim=1).gather(1, found.index).square() * there
+    return (squared + found.weight - squared.sum(0) / there.sum(0).clamp(min=1)) * there
 
 
 @torch.no_grad()
