@@ -143,9 +143,10 @@ def train(
 
 
 def digest(model, objective, result):
-    """SHA-256 over weights, buffers, averages, objective state and history."""
+    """SHA-256 over weights, buffers, what is trained beside them, averages, objective state and history."""
     hasher = hashlib.sha256()
-    for state in (model.state_dict(), result.ema_state or {}, objective.state_dict()):
+    states = (model.state_dict(), objective.auxiliary.state_dict(), result.ema_state or {}, objective.state_dict())
+    for state in states:
         for name, value in sorted(state.items()):
             hasher.update(name.encode() + value.numpy().tobytes())
     hasher.update(canonical.dumps(result.history))
