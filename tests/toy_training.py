@@ -122,7 +122,7 @@ def train(
         model = ToyNet()
     objective = ToyObjective(model, stop_after=stop_after)
     if kill_after is not None:
-        _kill_in(objective, kill_after)
+        kill_in(objective, kill_after)
     comm = comm or Comm.single()
     stream = TrainStream(open_split(split), recipe, 7)
     result = fit(
@@ -182,7 +182,7 @@ def rank_main(rank, split, root, jobs):
         torch.distributed.destroy_process_group()
 
 
-def _kill_in(objective, calls):
+def kill_in(objective, calls):
     """Die in the middle of the optimizer step that follows ``calls`` finished ones (counted in this process)."""
     inner, count = objective.merge, 0
 
