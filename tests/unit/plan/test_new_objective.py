@@ -42,7 +42,9 @@ def extended(tmp_path):
     config = folder / "config" / "objectives.py"
     text = config.read_text()
     assert text.count("Objective = Annotated[\n") == 1
-    config.write_text(text.replace("Objective = Annotated[", SECTION).replace("    | Uskd,", "    | Uskd\n    | Fresh,"))
+    config.write_text(
+        text.replace("Objective = Annotated[", SECTION).replace("    | Uskd,", "    | Uskd\n    | Fresh,")
+    )
     (folder / "losses" / "fresh.py").write_text(IMPLEMENTATION)
     return Package(folder)
 

@@ -37,7 +37,7 @@ def fast(split, tmp_path_factory):
     return [json.loads((root / f"{rank}.json").read_text()) for rank in range(WORLD)]
 
 
-@pytest.mark.parametrize(("kind", "family"), sorted(REFUSED), ids="-".join)
+@pytest.mark.parametrize(("kind", "family"), sorted(REFUSED))
 def test_a_pair_that_makes_no_sense_is_refused_with_the_reason(kind, family):
     with pytest.raises(ValidationError, match=REFUSED[kind, family]):
         configured(kind, family)
@@ -48,14 +48,14 @@ def test_every_other_pair_is_trained():
     assert CLASSES > 2
 
 
-@pytest.mark.parametrize(("kind", "family"), TRAINED, ids="-".join)
+@pytest.mark.parametrize(("kind", "family"), TRAINED)
 def test_exact_goes_on_to_the_bits_of_the_whole(kind, family, split, tmp_path):
     whole, resumed, place = whole_and_resumed(split, tmp_path, kind, family, comm=Comm.single(), mode="exact")
     assert resumed == whole
     assert STEPS < place <= KILLED_AFTER, "the resume was to be in the middle of the second epoch"
 
 
-@pytest.mark.parametrize(("kind", "family"), TRAINED, ids="-".join)
+@pytest.mark.parametrize(("kind", "family"), TRAINED)
 def test_fast_goes_on_to_the_bits_of_the_whole(kind, family, fast):
     found = [answers[f"{kind}-{family}"] for answers in fast]
     whole, resumed, place = found[0]
