@@ -13,6 +13,10 @@ DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 
 
+_TAKEN = {"teacher", "split", "model", "dense"}
+"""Roles of what stages read already."""
+
+
 class Evaluate(Section):
     """Accuracy on the test set, overall and by group."""
 
@@ -104,6 +108,8 @@ class Retrain(Pipeline):
 
     flow: Literal["retrain"] = "retrain"
     teacher: Train
+    further_teachers: dict[Name, Digest] = Field(default_factory=dict)
+    """Role -> digest of a model artifact: teachers beside the one that is trained here, for ``objective.teachers``."""
     student: Train
     prune: Prune
     export: Export = Export()
@@ -118,8 +124,10 @@ class Retrain(Pipeline):
             raise KeyProblem(
                 "teacher.objective", f"{self.teacher.objective.kind} needs a teacher, which the teacher stage lacks"
             )
-        for recipe, key in ((self.student, "student"), (self.prune.finetune, "prune.finetune")):
-            check_roles(recipe, key=key)
+        if taken := sorted(_TAKEN & self.further_teachers.keys()):
+            raise KeyProblem(f"further_teachers.{taken[0]}", "is a role that is taken: choose another name")
+        check_roles(self.student, ("teacher", *self.further_teachers), key="student")
+        check_roles(self.prune.finetune, ("teacher",), key="prune.finetune")
         return self
 
 
@@ -140,15 +148,18 @@ class Compress(Pipeline):
     @model_validator(mode="after")
     def _consistent(self) -> "Compress":
         self._check_workers(**{"prune.finetune": self.prune.finetune})
-        check_roles(self.prune.finetune, key="prune.finetune")
+        check_roles(self.prune.finetune, ("teacher",), key="prune.finetune")
         return self
 
 
-def check_roles(recipe: Recipe, *, key: str) -> None:
-    """Raise KeyProblem for a teacher that no stage of the pipeline makes."""
-    unknown = sorted(set(recipe.objective.roles()) - {"teacher"})
+def check_roles(recipe: Recipe, known: tuple[str, ...], *, key: str) -> None:
+    """Raise KeyProblem for a teacher that the stage is not given."""
+    unknown = sorted(set(recipe.objective.roles()) - set(known))
     if unknown:
-        raise KeyProblem(f"{key}.objective.teachers", f"names {unknown}, but this pipeline has one teacher: 'teacher'")
+        raise KeyProblem(
+            f"{key}.objective.teachers",
+            f"names {', '.join(unknown)}, but this stage has {', '.join(known)}; a student may have further_teachers",
+        )
 
 
 AnyPipeline = Annotated[Retrain | Compress, Field(discriminator="flow")]

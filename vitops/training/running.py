@@ -73,7 +73,8 @@ class Training:
         loss, contributions = self._backward(epoch, step)
         if not math.isfinite(loss):
             raise VitopsError(
-                f"the loss became {loss} in epoch {epoch}, step {step}. Lower optimizer.lr, add warm-up or clip_grad."
+                f"the loss became {loss} in epoch {epoch}, step {step} ({_parts(contributions)}). "
+                "Lower optimizer.lr, add warm-up or clip_grad."
             )
         self.objective.merge(contributions)
         self.objective.after_backward({name: value.grad for name, value in self._parameters.items()})  # type: ignore[misc]
@@ -115,6 +116,14 @@ class Training:
             return {name: value.to(self.device) for name, value in found.items()}
 
         return sample
+
+
+def _parts(contributions: list[Contributions]) -> str:
+    """The step's numbers per sample, as far as they are scalars."""
+    samples = sum(int(entry["samples"]) for entry in contributions if "samples" in entry)
+    names = [name for name, value in contributions[0].items() if value.is_floating_point() and value.ndim == 0]
+    sums = {name: math.fsum(float(entry[name]) for entry in contributions) for name in names}
+    return ", ".join(f"{name} {value / max(1, samples):g}" for name, value in sums.items())
 
 
 def _kept(samples: SampleOf) -> SampleOf:

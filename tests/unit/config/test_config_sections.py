@@ -81,6 +81,9 @@ REFUSED = [
     (Retrain, {**RETRAIN, "teacher": DISTILL}, "teacher.objective"),
     (Retrain, {**RETRAIN, "student": {**DISTILL, "objective": {"kind": "nkd", "teachers": {"other": 1}}}},
      "student.objective.teachers"),
+    (Retrain, {**RETRAIN, "further_teachers": {"split": "0" * 64}}, "further_teachers.split"),
+    (Retrain, {**RETRAIN, "further_teachers": {"other": "0" * 64}, "prune": {"finetune": {**RECIPE, "objective":
+        {"kind": "nkd", "teachers": {"other": 1}}}}}, "prune.finetune.objective.teachers"),
     (Retrain, {**RETRAIN, "student": {**DISTILL, "micro_batches": 3}}, "student.micro_batches"),
     (Retrain, {**RETRAIN, "prune": {"finetune": {**GUIDED, "micro_batches": 1}}}, "prune.finetune.micro_batches"),
     (
@@ -163,7 +166,7 @@ def test_the_surface_of_the_configuration_is_frozen() -> None:
     assert set(Project.model_fields) == {"datasets", "pipelines"}
     assert set(Dataset.model_fields) == {"task", "source", "shard_size", "gates", "splits"}
     assert set(Pipeline.model_fields) == common
-    assert set(Retrain.model_fields) == common | after | {"flow", "teacher", "student"}
+    assert set(Retrain.model_fields) == common | after | {"flow", "teacher", "further_teachers", "student"}
     assert set(Compress.model_fields) == common | after | {"flow", "teacher", "student"}
     assert set(Resources.model_fields) == {
         "launcher", "workers", "min_workers", "node_deadline_seconds", "threads", "mode", "device",

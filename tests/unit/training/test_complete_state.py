@@ -109,14 +109,20 @@ def student(split):
     return model, objective, TrainStream(split, config, 7), config
 
 
-def pruning(split):
-    config = Prune.model_validate(METHODS["pruning"])
+def pruning(split, config=METHODS["pruning"]):
+    config = Prune.model_validate(config)
     with seeded(5, "pruning"):
         dense = as_pruned_vit(build_model(Train.model_validate(METHODS["student"]).model, classes=3))
     model, roles = copy.deepcopy(dense), {**teachers(), "dense": dense}
-    inner = build_objective(config.finetune.objective, model=model, teachers=roles, counts=split.train_counts)
+    with seeded(5, "objective"):
+        inner = build_objective(config.finetune.objective, model=model, teachers=roles, counts=split.train_counts)
     recipe = pruning_recipe(config, epochs=END // STEPS)
     return model, Pruner(config, inner, model=model), TrainStream(split, recipe, 7), recipe
+
+
+def pruning_beside(split):
+    guide = {**METHODS["pruning"]["finetune"], "objective": {"kind": "uskd"}, "mixup": None}
+    return pruning(split, {**METHODS["pruning"], "finetune": guide})
 
 
 def beside(split):
@@ -137,7 +143,7 @@ def split(tmp_path_factory):
     return write_split(tmp_path_factory.mktemp("complete"), train=8 * STEPS)
 
 
-@pytest.mark.parametrize("method", [toy, student, pruning, beside])
+@pytest.mark.parametrize("method", [toy, student, pruning, beside, pruning_beside])
 def test_all_that_a_training_reaches_is_saved_or_derivable(method, split, tmp_path):
     running, fresh, whole = (Running(method(open_split(split)), tmp_path / n) for n in ("running", "fresh", "whole"))
     whole.steps(0, END)
