@@ -5,7 +5,7 @@ Laws: logits have the same bits with and without a tap, in training and in evalu
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -87,9 +87,11 @@ class Tap:
         logits, outputs = self._hooked(x) if run is None else self._intermediates(run, x)
         return Tapped(logits, tuple(outputs[place] for place in self.places))
 
-    def _intermediates(self, run: Callable[..., Any], x: Tensor) -> tuple[Tensor, dict[int, Feature]]:
+    def _intermediates(self, run: Any, x: Tensor) -> tuple[Tensor, dict[int, Feature]]:
         order = sorted(set(self.places))
-        form = {"return_prefix_tokens": True, "output_fmt": "NLC"} if _prefix(self._model) else {}
+        # CaiT and XCiT have a class token, but add it behind their stages and do not know the argument.
+        splits = _prefix(self._model) and "return_prefix_tokens" in run.__code__.co_varnames
+        form = {"return_prefix_tokens": True, "output_fmt": "NLC"} if splits else {}
         final, outputs = run(x, indices=order, **form)
         logits = cast(Tensor, self._model.forward_head(final))  # type: ignore[operator]
         pairs = (output if form else (output, None) for output in outputs)

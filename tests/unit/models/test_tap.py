@@ -85,6 +85,16 @@ def test_the_middle_is_the_stage_of_the_method_and_its_width_that_of_the_model()
         assert stage is None or tap._stages.names[tap.places[0]] == stage
 
 
+@pytest.mark.parametrize("name", ["cait_xxs24_224", "convnext_atto", "test_efficientnet", "test_maxvit", "test_vit3"])
+def test_other_architectures_of_timm_keep_their_bits(name):
+    model = made(lambda: timm.create_model(name, num_classes=3)).eval()
+    x, tap = images(1, model.default_cfg["input_size"][-1]), Tap(model, (0, None), key="tap")
+    with torch.no_grad():
+        found, logits = tap(x), model(x)
+    assert torch.equal(found.logits, logits)
+    assert tuple(feature.pooled.shape[1] for feature in found.features) == tap.widths
+
+
 def test_a_vit_of_one_block_is_tapped_after_it():
     assert Tap(made(lambda: vit(depth=1)), key="tap").places == (0,)
 
