@@ -22,7 +22,9 @@ from vitops.training import Comm, fit
 
 STEPS, KILLED_AFTER = 3, 4
 """Steps of an epoch; finished steps before the kill, in the middle of the second epoch."""
-CLASSES = 3
+COUNTS = (40, 12, 4)
+"""What the objectives are told of the classes: weights, margins and priors that are not all alike."""
+CLASSES = len(COUNTS)
 SECTIONS = {
     "vit": {"kind": "timm", "name": "deit_tiny_patch16_224"},
     "swin": {"kind": "timm", "name": "swin_tiny_patch4_window7_224"},
@@ -57,9 +59,10 @@ def _section(kind):
 KINDS = {kind.model_fields["kind"].default: _section(kind) for kind in get_args(get_args(Objective)[0])}
 
 
-def configured(kind, family):
-    """The training stage of a pair. Raises ValidationError for one that makes no sense."""
-    return Train.model_validate({**RECIPE, "objective": KINDS[kind], "model": SECTIONS[family]})
+def configured(kind, family, *, changes=None, **recipe):
+    """The training stage of a pair, with ``changes`` of its objective. Raises ValidationError if it makes no sense."""
+    objective = {**KINDS[kind], **(changes or {})}
+    return Train.model_validate({**RECIPE, **recipe, "objective": objective, "model": SECTIONS[family]})
 
 
 def _makes_sense(kind, family):
@@ -74,19 +77,17 @@ PAIRS = list(itertools.product(KINDS, SECTIONS))
 TRAINED = [pair for pair in PAIRS if _makes_sense(*pair)]
 
 
-def train(split, folder, kind, family, *, comm, mode, kill_after=None):
+def train(split, folder, config, family, *, comm, mode, kill_after=None):
     """(digest of all that came out, where it was resumed); Killed after so many steps."""
-    config = configured(kind, family)
     with seeded(5, "matrix"):
         model, guide = MODELS[family](CLASSES), made(lambda: cifar_resnet(CLASSES))
-        reader = open_split(split)
-        objective = build(config.objective, model=model, teachers={"teacher": guide}, counts=reader.train_counts)
+        objective = build(config.objective, model=model, teachers={"teacher": guide}, counts=COUNTS)
     if kill_after is not None:
         kill_in(objective, kill_after)
     result = fit(
         model,
         objective,
-        TrainStream(reader, config, 7),
+        TrainStream(open_split(split), config, 7),
         config,
         seed=7,
         comm=comm,
@@ -97,13 +98,13 @@ def train(split, folder, kind, family, *, comm, mode, kill_after=None):
     return digest(model, objective, result), result.resumed_from
 
 
-def whole_and_resumed(split, folder, kind, family, *, comm, mode):
+def whole_and_resumed(split, folder, config, family, *, comm, mode, kill_after=KILLED_AFTER):
     """Digests of an undisturbed training and of one that was killed and went on, and the step it went on from."""
-    whole, _ = train(split, folder / "whole", kind, family, comm=comm, mode=mode)
+    whole, _ = train(split, folder / "whole", config, family, comm=comm, mode=mode)
     try:
-        train(split, folder / "killed", kind, family, comm=comm, mode=mode, kill_after=KILLED_AFTER)
+        train(split, folder / "killed", config, family, comm=comm, mode=mode, kill_after=kill_after)
     except Killed:
-        resumed, place = train(split, folder / "killed", kind, family, comm=comm, mode=mode)
+        resumed, place = train(split, folder / "killed", config, family, comm=comm, mode=mode)
         return whole, resumed, place and place.epoch * STEPS + place.step
     return whole, "was not killed", None
 
@@ -116,5 +117,5 @@ def rank_main(rank, world, split, root):
     comm, answers = Comm.distributed(), {}
     for kind, family in TRAINED:
         name = f"{kind}-{family}"
-        answers[name] = whole_and_resumed(split, root / name, kind, family, comm=comm, mode="fast")
+        answers[name] = whole_and_resumed(split, root / name, configured(kind, family), family, comm=comm, mode="fast")
     (root / f"{rank}.json").write_text(json.dumps(answers))

@@ -54,7 +54,7 @@ class Training:
         self.average = ModelEmaV3(model, decay=recipe.ema) if recipe.ema else None
         self.history: list[dict[str, Any]] = []
         self.losses: list[float] = []
-        trained = nn.ModuleList([model, auxiliary])
+        trained = nn.ModuleDict({"model": model, "auxiliary": auxiliary})
         self._gradient = StepGradient(
             trained, objective, comm=comm, micro_batches=recipe.micro_batches, exact=resources.mode == "exact"
         )

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch.multiprocessing
-from objective_matrix import CLASSES, KILLED_AFTER, PAIRS, STEPS, TRAINED, configured, rank_main, whole_and_resumed
+from objective_matrix import KILLED_AFTER, PAIRS, STEPS, TRAINED, configured, rank_main, train, whole_and_resumed
 from pydantic import ValidationError
 from synthetic_split import write_split
 
 from vitops.training import Comm
 
-WORLD = 2
+WORLD, SWITCH = 2, 2
 PLAIN = ("vit", "swin", "cnn", "cosine")
 REFUSED = {
     **{
@@ -45,14 +45,26 @@ def test_a_pair_that_makes_no_sense_is_refused_with_the_reason(kind, family):
 
 def test_every_other_pair_is_trained():
     assert set(TRAINED) == set(PAIRS) - set(REFUSED)
-    assert CLASSES > 2
 
 
 @pytest.mark.parametrize(("kind", "family"), TRAINED)
 def test_exact_goes_on_to_the_bits_of_the_whole(kind, family, split, tmp_path):
-    whole, resumed, place = whole_and_resumed(split, tmp_path, kind, family, comm=Comm.single(), mode="exact")
+    config = configured(kind, family)
+    whole, resumed, place = whole_and_resumed(split, tmp_path, config, family, comm=Comm.single(), mode="exact")
     assert resumed == whole
     assert STEPS < place <= KILLED_AFTER, "the resume was to be in the middle of the second epoch"
+
+
+@pytest.mark.parametrize("epoch", [SWITCH - 1, SWITCH, SWITCH + 1])
+@pytest.mark.parametrize(("kind", "family"), [("deit_lt", "deit"), ("ldam", "cosine"), ("cross_entropy", "cnn")])
+def test_a_kill_around_the_drw_switch_changes_nothing(kind, family, epoch, split, tmp_path):
+    config = configured(kind, family, changes={"drw": {"epoch": SWITCH}}, epochs=SWITCH + 2)
+    killed = {"mode": "exact", "kill_after": epoch * STEPS + 1}
+    whole, resumed, place = whole_and_resumed(split, tmp_path, config, family, comm=Comm.single(), **killed)
+    assert resumed == whole
+    assert killed["kill_after"] - 2 <= place <= killed["kill_after"]
+    never = configured(kind, family, changes={"drw": None}, epochs=SWITCH + 2)
+    assert train(split, tmp_path / "never", never, family, comm=Comm.single(), mode="exact")[0] != whole
 
 
 @pytest.mark.parametrize(("kind", "family"), TRAINED)
