@@ -196,7 +196,7 @@ class Distillation(ObjectiveSection):
     teachers: dict[str, Annotated[float, Field(gt=0)]] = Field(default={"teacher": 1.0}, min_length=1)
     """Weight of each teacher by role; only their ratio counts."""
     weight: Scheduled = 1.0
-    """Factor of all that the teachers teach."""
+    """Factor of all that the teachers teach; a number, or a mapping that lets it move over the epochs."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Of the student's own cross-entropy alone."""
     teacher_size: int | None = Field(None, ge=8)
@@ -222,6 +222,7 @@ class SoftTargets(Distillation):
     """Distillation that softens logits by a temperature."""
 
     temperature: Scheduled = 1.0
+    """Divides the logits of student and teachers; a number, or a mapping that lets it move over the epochs."""
 
     @model_validator(mode="after")
     def _warm(self) -> "SoftTargets":
