@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from vitops.config.base import KeyProblem, Section, later_field
+from vitops.config.datasets import Name
 
 
 class Drw(Section):
@@ -193,7 +194,7 @@ class Nvit(ObjectiveSection):
 class Distillation(ObjectiveSection):
     """What objectives with teachers share: L = the student's own cross-entropy + weight * sum of share * part."""
 
-    teachers: dict[str, Annotated[float, Field(gt=0)]] = Field(default={"teacher": 1.0}, min_length=1)
+    teachers: dict[Name, Annotated[float, Field(gt=0)]] = Field(default={"teacher": 1.0}, min_length=1)
     """Weight of each teacher by role; only their ratio counts."""
     weight: Scheduled = 1.0
     """Factor of all that the teachers teach; a number, or a mapping that lets it move over the epochs."""

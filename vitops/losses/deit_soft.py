@@ -6,6 +6,7 @@ equation 2; its KL is a mean over batch *and* classes in the official code, and 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,13 +16,20 @@ from vitops.errors import UsageError
 from vitops.losses.distillation import SoftTargets
 from vitops.losses.teacher import Teacher
 from vitops.models.heads import is_distilled, two_heads
-from vitops.models.tap import Feature, Tapped
+from vitops.models.tap import Tapped
 
 
 def soft_distillation(dist_logits: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     """T^2 * KL(teacher / T || DIST / T) of logits (B, C), a mean over batch and classes, in float32."""
     ours, theirs = (F.log_softmax(logits.float() / temperature, dim=1) for logits in (dist_logits, teacher))
     return temperature**2 * F.kl_div(ours, theirs, reduction="sum", log_target=True) / ours.numel()
+
+
+@dataclass(frozen=True)
+class BothLogits(Tapped):
+    """Logits of CLS, and those of DIST (B, C) beside them."""
+
+    dist: Tensor = field(kw_only=True)
 
 
 class DeitSoft(SoftTargets):
@@ -43,12 +51,11 @@ class DeitSoft(SoftTargets):
     def base_share(self) -> float:
         return 1 - self.config.alpha
 
-    def student(self, images: Tensor) -> Tapped:
-        """CLS logits, with those of DIST beside them."""
+    def student(self, images: Tensor) -> "BothLogits":
         found = two_heads(self.model, images)
-        return Tapped(found.cls_logits, (Feature(found.dist_logits),))
+        return BothLogits(found.cls_logits, dist=found.dist_logits)
 
     def parts(self, student: Tapped, teacher: Teacher, *, role: str, sample: dict[str, Tensor]) -> dict[str, Tensor]:
-        [dist] = student.features
-        soft = soft_distillation(dist.output, teacher.logits(sample["input"]), temperature=self.temperature)
+        assert isinstance(student, BothLogits)
+        soft = soft_distillation(student.dist, teacher.logits(sample["input"]), temperature=self.temperature)
         return {"distill": self.config.alpha * soft}

@@ -40,7 +40,8 @@ class FitNets(Distillation):
             role: Tap(self.teachers[role], (config.teacher_tap,), key="teacher_tap") for role in config.teachers
         }
         projections = {
-            role: nn.Conv2d(self._tap.widths[0], tap.widths[0], kernel_size=1) for role, tap in self._taps.items()
+            f"to_{role}": nn.Conv2d(self._tap.widths[0], tap.widths[0], kernel_size=1)
+            for role, tap in self._taps.items()
         }
         self.auxiliary = nn.ModuleDict(projections)
 
@@ -50,5 +51,5 @@ class FitNets(Distillation):
     def parts(self, student: Tapped, teacher: Teacher, *, role: str, sample: dict[str, Tensor]) -> dict[str, Tensor]:
         with torch.no_grad():
             theirs = self._taps[role](teacher.view(sample["input"])).features[0].map.float()
-        ours = self.auxiliary[role](student.features[0].map.float())
+        ours = self.auxiliary[f"to_{role}"](student.features[0].map.float())
         return {"hint": F.mse_loss(*same_size(ours, theirs))}

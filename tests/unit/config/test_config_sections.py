@@ -119,6 +119,7 @@ def test_values_that_contradict_are_refused_by_key(section: type[Section], value
         (Recipe, {**RECIPE, "objective": {"kind": "nkd", "gamma": -1}}),
         (Recipe, {**RECIPE, "objective": {"kind": "nkd", "temperature": float("nan")}}),
         (Recipe, {**RECIPE, "objective": {"kind": "kd", "teachers": {}}}),
+        (Recipe, {**RECIPE, "objective": {"kind": "kd", "teachers": {"a.b": 1}}}),
         (Recipe, {**RECIPE, "objective": {"kind": "kd", "teachers": {"teacher": 0}}}),
         (Recipe, {**RECIPE, "objective": {"kind": "uskd", "mu": -1}}),
         (Recipe, {**RECIPE, "objective": {"kind": "uskd", "rank_mode": "text"}}),

@@ -51,7 +51,7 @@ def test_fitnets_adds_the_distance_of_the_projected_map(family):
     found = objective(FitNets(weight=2.0), student, teacher=guide)
     loss, noted = found.loss(given, torch.Generator())
     tapped, theirs = Tap(student, key="t")(given["input"]), Tap(guide, key="t")(given["input"]).features[0].map
-    projected = found.auxiliary["teacher"](tapped.features[0].map)
+    projected = found.auxiliary["to_teacher"](tapped.features[0].map)
     hint = F.mse_loss(*same_size(projected, theirs))
     torch.testing.assert_close(loss, F.cross_entropy(tapped.logits, given["target"]) + 2 * hint)
     torch.testing.assert_close(noted["hint"] / 8, 2 * hint)
@@ -77,8 +77,8 @@ def test_attention_transfer_sums_over_the_pairs_of_taps(family):
 def test_every_teacher_has_a_projection_of_its_own_width():
     guides = {"teacher": made(cifar_resnet), "second": made(cnn)}
     found = objective(FitNets(teachers={"teacher": 1, "second": 1}), made(vit), **guides)
-    widths = {role: conv.weight.shape[:2] for role, conv in found.auxiliary.items()}
-    assert widths == {role: (Tap(guide, key="t").widths[0], 16) for role, guide in guides.items()}
+    widths = {name: conv.weight.shape[:2] for name, conv in found.auxiliary.items()}
+    assert widths == {f"to_{role}": (Tap(guide, key="t").widths[0], 16) for role, guide in guides.items()}
     assert torch.isfinite(found.loss(sample(), torch.Generator())[0])
 
 
