@@ -18,9 +18,25 @@ from vitops.models.tap import Tap, Tapped
 
 
 def same_size(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps (B, D, h, w), each pooled to the smaller height and width of the two."""
+    """Two maps (B, D, h, w), each pooled to the smaller height and width of the two.
+
+    The means are those of adaptive average pooling, whose backward is not deterministic on CUDA: products with fixed
+    matrices are.
+    """
     height, width = (min(sides) for sides in zip(ours.shape[2:], theirs.shape[2:], strict=True))
-    return F.adaptive_avg_pool2d(ours, (height, width)), F.adaptive_avg_pool2d(theirs, (height, width))
+    return _pooled(ours, height, width), _pooled(theirs, height, width)
+
+
+def _pooled(features: Tensor, height: int, width: int) -> Tensor:
+    rows, columns = (_means(*sizes).to(features) for sizes in zip(features.shape[2:], (height, width), strict=True))
+    return rows @ features @ columns.T  # (height, h) (B, D, h, w) (w, width)
+
+
+def _means(size: int, parts: int) -> Tensor:
+    """(parts, size): each row the mean over its part of a side, the parts as even as they can be."""
+    places, part = torch.arange(size), torch.arange(parts)[:, None]
+    inside = (places >= part * size // parts) & (places < -(-(part + 1) * size // parts))
+    return inside / inside.sum(1, keepdim=True)
 
 
 class FitNets(Distillation):

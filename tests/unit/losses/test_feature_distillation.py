@@ -45,6 +45,13 @@ def test_maps_meet_at_the_smaller_height_and_width():
     assert first.tolist() == [[[[0.5, 2.5], [4.5, 6.5]]]] and second.tolist() == [[[[1.0, 2.0], [5.0, 6.0]]]]
 
 
+@pytest.mark.parametrize(("side", "other"), [(8, 8), (8, 4), (7, 3), (5, 4), (14, 1)])
+def test_a_map_is_pooled_as_torch_does(side, other):
+    features = torch.randn(2, 3, side, side)
+    [found, _] = same_size(features, torch.zeros(2, 5, other, other))
+    torch.testing.assert_close(found, F.adaptive_avg_pool2d(features, other))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fitnets_adds_the_distance_of_the_projected_map(family):
     student, guide, given = made(FAMILIES[family]), made(cifar_resnet, seed=2), sample()
