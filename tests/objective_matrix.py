@@ -119,3 +119,4 @@ def rank_main(rank, world, split, root):
         name = f"{kind}-{family}"
         answers[name] = whole_and_resumed(split, root / name, configured(kind, family), family, comm=comm, mode="fast")
     (root / f"{rank}.json").write_text(json.dumps(answers))
+    torch.distributed.destroy_process_group()

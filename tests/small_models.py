@@ -1,6 +1,5 @@
 """One tiny model of each family, with all that is random in it on."""
 
-import timm
 import torch
 
 from vitops.compression.pruning.dense import as_pruned_vit
@@ -23,6 +22,8 @@ def deit(classes=CLASSES, **args):
 
 def swin(classes=CLASSES):
     """Two stages of one block: the configuration's ``args`` hold no lists, so it is built from timm directly."""
+    import timm  # after vitops, which mends torchvision
+
     return timm.create_model("swin_tiny_patch4_window7_224", num_classes=classes, **SWIN, **NOISE)
 
 
