@@ -42,8 +42,7 @@ class AttentionTransfer(Distillation):
         super().__init__(config, model=model, teachers=teachers, counts=counts)
         self._tap = Tap(model, config.student_taps or (None,), key="student_taps")
         self._taps = {
-            role: Tap(self.teachers[role], config.teacher_taps or (None,), key="teacher_taps")
-            for role in config.teachers
+            role: Tap(self.teachers[role], config.teacher_taps or (None,), key="teacher_taps") for role in self.shares
         }
 
     def student(self, images: Tensor) -> Tapped:

@@ -42,8 +42,9 @@ class Distillation(Objective):
     ) -> None:
         super().__init__(config, model=model, teachers=teachers, counts=counts)
         whole = sum(config.teachers.values())
-        self.shares = {role: weight / whole for role, weight in config.teachers.items()}
-        self._guides = {role: self._guide(role) for role in config.teachers}
+        # In an order of their own: a mapping's is in no stage key, but sums and initial weights follow it.
+        self.shares = {role: config.teachers[role] / whole for role in sorted(config.teachers)}
+        self._guides = {role: self._guide(role) for role in self.shares}
         self.on_epoch(0)
 
     def _guide(self, role: str) -> Teacher:

@@ -52,9 +52,7 @@ class FitNets(Distillation):
     ) -> None:
         super().__init__(config, model=model, teachers=teachers, counts=counts)
         self._tap = Tap(model, (config.student_tap,), key="student_tap")
-        self._taps = {
-            role: Tap(self.teachers[role], (config.teacher_tap,), key="teacher_tap") for role in config.teachers
-        }
+        self._taps = {role: Tap(self.teachers[role], (config.teacher_tap,), key="teacher_tap") for role in self.shares}
         projections = {
             f"to_{role}": nn.Conv2d(self._tap.widths[0], tap.widths[0], kernel_size=1)
             for role, tap in self._taps.items()

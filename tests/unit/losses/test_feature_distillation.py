@@ -89,6 +89,15 @@ def test_every_teacher_has_a_projection_of_its_own_width():
     assert torch.isfinite(found.loss(sample(), torch.Generator())[0])
 
 
+def test_the_order_in_which_teachers_are_written_changes_no_bit():
+    guides, found = {"teacher": made(cifar_resnet), "second": made(cnn)}, []
+    for names in (("teacher", "second"), ("second", "teacher")):
+        torch.manual_seed(0)
+        one = objective(FitNets(teachers=dict.fromkeys(names, 0.3)), made(vit), **guides)
+        found.append(one.loss(sample(), torch.Generator())[0])
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize(
     ("config", "key"),
     [
