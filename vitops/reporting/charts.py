@@ -88,8 +88,14 @@ class ClassRow:
     values: Sequence[float | None]
 
 
-def class_bars(rows: Sequence[ClassRow], *, classes: Sequence[str], train_counts: Sequence[int]) -> Markup:
-    """Training images (log scale) above one row of accuracy bars per model; columns are classes in label order."""
+def class_bars(
+    rows: Sequence[ClassRow],
+    *,
+    classes: Sequence[str],
+    train_counts: Sequence[int],
+    title: str = "Accuracy of each class",
+) -> Markup:
+    """Training images (log scale) above one row of percent bars per model; columns are classes in label order."""
     left, right, height, gap = 156.0, 1080.0, 56.0, 22.0
     slot = (right - left) / len(classes)
     top = 14.0
@@ -100,7 +106,7 @@ def class_bars(rows: Sequence[ClassRow], *, classes: Sequence[str], train_counts
     top += height
     parts.extend(_class_names(classes, left=left, slot=slot, top=top))
     spoken = "; ".join(f"{row.title}: {', '.join(_percent(value) for value in row.values)}" for row in rows)
-    return drawing(right, top + 78, *parts, title="Accuracy of each class", description=spoken)
+    return drawing(right, top + 78, *parts, title=title, description=spoken)
 
 
 def _count_row(

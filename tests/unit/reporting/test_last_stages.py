@@ -206,8 +206,14 @@ def test_the_report_is_one_well_formed_file_that_loads_and_runs_nothing(reported
 def test_every_chart_has_a_title_and_a_description(reported):
     text = (reported[0] / "report.html").read_text()
     pictures = re.findall(r"<svg .*?</svg>", text, re.S)
-    # scatter, classes, loss and lr per training and cosine of the student, widths, stages
-    assert len(pictures) == 1 + 1 + 3 * 2 + 1 + 4 + 1
+    charts = {
+        "scatter, classes, stages": 3,
+        "curves: loss and lr of each training, cosine of the student": 3 * 2 + 1,
+        "widths": 4,
+        "diversity, agreement, attention distance": 3,
+        "confusion and reliability of teacher, CLS, DIST and int8": 2 * 4,
+    }
+    assert len(pictures) == sum(charts.values())
     for picture in pictures:
         assert re.match(r"<svg [^>]*role=\"img\"[^>]*><title>[^<]+</title><desc>[^<]+</desc>", picture)
 
