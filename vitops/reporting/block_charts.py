@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from vitops.reporting.svg import Axis, drawing, element, frame, line, number, polyline, spanning, text
+from vitops.reporting.svg import Axis, drawing, element, frame, line, number, polyline, text
 
 _APART = 0.12
 _NAME = 110
@@ -25,8 +25,8 @@ def over_blocks(
 ) -> Markup:
     """A dot per number and a line through the means of the blocks; ``reference`` is a named level, drawn dashed."""
     every = [value for model in models for block in model.values for value in block]
-    x = Axis(-0.5, max(len(model.values) for model in models) - 0.5, 64, 540)
-    y = Axis(*spanning([*every, *([reference[1]] if reference else [])]), 250, 34)
+    x = Axis(-0.5, max(len(model.values) for model in models) - 0.5, 64, 540, whole=True)
+    y = Axis(0.0, 1.1 * max(*every, reference[1] if reference else 0.0) or 1.0, 250, 34)
     parts = frame(x, y, x_title="block", y_title=y_title)
     if reference:
         parts.append(line(x.start, y(reference[1]), x.end, y(reference[1]), "level"))

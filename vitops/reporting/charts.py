@@ -188,7 +188,7 @@ class Curve:
 
 def curves(curve: Curve, *, colour: str) -> Markup:
     """One quantity over the epochs of one training stage."""
-    x = Axis(0.0, max(len(curve.values) - 1, 1), 58, 336)
+    x = Axis(0.0, max(len(curve.values) - 1, 1), 58, 336, whole=True)
     y = Axis(*spanning(curve.values), 150, 14)
     points = [(x(epoch), y(value)) for epoch, value in enumerate(curve.values)]
     parts = frame(x, y, x_title="epoch", y_title="")

@@ -66,6 +66,11 @@ def test_every_head_has_a_dot_at_its_block_and_the_reference_is_named():
     assert ">uniform</text>" in drawn and "student: 10 to 30, 20 to 40; pruned: 12, 14" in drawn
 
 
+def test_a_head_that_looks_nowhere_still_has_a_place():
+    drawn = over_blocks([Blocks("student", "red", [[0.0]])], title="t", y_title="px")
+    assert 'cy="250"' in drawn and "student, block 0: 0" in drawn
+
+
 def test_what_a_model_has_not_is_said_instead_of_drawn():
     found = {
         "images": 4,
