@@ -19,7 +19,8 @@ def calibration(logits: Tensor, targets: Tensor) -> dict[str, Any]:
 
     ``calibration`` lists the bins, low to high: ``images``, mean ``confidence`` and ``accuracy`` (None where empty).
     """
-    confidence, answers = logits.double().softmax(dim=1).max(dim=1)
+    answers = logits.argmax(dim=1)
+    confidence = logits.double().softmax(dim=1).gather(1, answers[:, None])[:, 0]  # (N,)
     hits = (answers == targets).double()
     place = torch.bucketize(confidence, torch.arange(1, BINS, dtype=torch.float64) / BINS)
     images = torch.bincount(place, minlength=BINS)
