@@ -57,7 +57,8 @@ class FinishedModels:
         self._save("teacher", build(section, classes=CLASSES), self._spec(section), epochs=3)
 
     def _student(self):
-        self._save("student", build(STUDENT, classes=CLASSES), self._spec(STUDENT), epochs=4)
+        student = build(STUDENT, classes=CLASSES)
+        self._save("student", student, self._spec(STUDENT), epochs=4, cosine=0.75)
 
     def _pruned(self):
         frame = {"img_size": SIZE, "patch_size": 8, "classes": CLASSES, "distilled": True, "emb": 16, "scale": 8**-0.5}
@@ -66,11 +67,11 @@ class FinishedModels:
         folder = self._save("prune", pruned_vit.build(dims), self._spec(STUDENT, dims=dims), epochs=2)
         write_json(folder / "dims.json", {"before": before, "after": dims, "macs_share": 0.5})
 
-    def _save(self, stage, module, spec, *, epochs):
+    def _save(self, stage, module, spec, *, epochs, **noted):
         folder = self.root / stage
         folder.mkdir()
         save(folder, module, spec)
-        rows = [{"epoch": e, "loss": 2.0 / (e + 1), "lr": 0.1, "histogram": [1, 2, 3]} for e in range(epochs)]
+        rows = [{"epoch": e, "loss": 2.0 / (e + 1), "lr": 0.1, "histogram": [1, 2, 3]} | noted for e in range(epochs)]
         write_json(folder / "history.json", rows)
         self.folders[stage] = folder
         return folder

@@ -14,6 +14,9 @@ from vitops.config.models import TimmModel
 from vitops.config.training import Optimizer, Sam
 from vitops.data.accuracy import class_groups, score
 from vitops.data.splits.longtail import longtail_counts, official_selection
+from vitops.evaluation.analysis import expert_diversity
+from vitops.evaluation.attention import attention_distance, patch_distances
+from vitops.evaluation.features import energy_rank, feature_rank
 from vitops.losses.cross_entropy import cross_entropy
 from vitops.losses.deit_lt import Parts, deit_lt_loss
 from vitops.losses.deit_soft import soft_distillation
@@ -21,14 +24,17 @@ from vitops.losses.drw import class_weights
 from vitops.losses.ldam import ldam_loss, margins
 from vitops.losses.teacher import hard_labels, resize
 from vitops.models import build, heads
-from vitops.models.heads import two_heads
+from vitops.models.heads import TwoHeads, two_heads
 from vitops.training.optimizer import build as build_optimizer
 from vitops.training.sam import perturbed
 
 METHOD = "deit_lt"
-ASSERTED = ("longtail", "drw", "distill_loss", "sam", "eval", "distilled_vit", "teacher_resize", "teacher_losses")
-# analysis: attention distance, rank, diversity; repeat_aug: the official sampler's order.
-WAITING = ("analysis", "repeat_aug")
+ASSERTED = (
+    *("longtail", "drw", "distill_loss", "sam", "eval", "distilled_vit", "teacher_resize", "teacher_losses"),
+    "analysis",
+)
+# repeat_aug: the official sampler's order.
+WAITING = ("repeat_aug",)
 # Arrays of the teacher_losses files: PaCo, another loss for the teacher.
 WAITING_ARRAYS = (
     *("paco_features", "paco_labels", "paco_sup_logits", "paco_queue", "paco_alpha", "paco_beta", "paco_gamma"),
@@ -293,4 +299,23 @@ def test_ldam_rows_of_the_teacher_losses(vectors):
         close(loss.detach(), vectors[f"{case}_loss"], rtol=1e-5, atol=1e-5)
         close(torch.autograd.grad(loss, cosines)[0], vectors[f"{case}_grad"], rtol=1e-5, atol=1e-5)
     vectors.wait(*WAITING_ARRAYS)
+    vectors.assert_all_read()
+
+
+@pytest.mark.golden("analysis")
+def test_attention_distance_rank_and_diversity(vectors):
+    attention, prefix = vectors.tensor("attention"), vectors.scalar("num_prefix")
+    grid, patch = vectors.scalar("grid"), vectors.scalar("patch")
+    distances = patch_distances((grid, grid), (patch, patch))
+    close(attention_distance(attention, distances, prefix=prefix), vectors["mean_distance_renorm"], rtol=1e-6)
+    close(distances.mean(), vectors["uniform_distance"], rtol=1e-9)
+    without_renorm = (attention[:, :, prefix:, prefix:].double() * distances).sum(-1).mean((0, 2))
+    close(without_renorm, vectors["mean_distance_no_renorm"], rtol=1e-6)
+    features = vectors.tensor("features")
+    assert energy_rank(features) == vectors.scalar("rank99")
+    assert feature_rank(features) == vectors.scalar("rank99_column_centered")
+    assert energy_rank(features - features.mean(dim=1, keepdim=True)) == vectors.scalar("rank99_row_centered")
+    cls, dist = vectors.tensor("cls_feat"), vectors.tensor("dist_feat")
+    cosine = TwoHeads(cls, dist, cls_logits=cls, dist_logits=dist).cosine.mean()
+    close(expert_diversity(float(cosine)), vectors["diversity"], atol=1e-6)
     vectors.assert_all_read()

@@ -6,16 +6,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from vitops.config.pipelines import Evaluate
 from vitops.config.training import Preprocessing
 from vitops.data.loader import SplitReader, open_split
 from vitops.errors import VitopsError
-from vitops.evaluation.predictors import Predictor, onnx_predictor, subset_predictions, torch_predictor, torch_threads
+from vitops.evaluation.analysis import expert_diversity, subset_analysis
+from vitops.evaluation.answers import agreement, confusion
+from vitops.evaluation.calibration import calibration
+from vitops.evaluation.predictors import (
+    Predictions,
+    Predictor,
+    onnx_predictor,
+    subset_predictions,
+    torch_predictor,
+    torch_threads,
+)
 from vitops.models import ModelSpec, load
 from vitops.models.counting import macs, parameters
 from vitops.store.canonical import write_json
 from vitops.store.job import Job, Outcome
 from vitops.training.environment import facts
+
+JSON = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -28,20 +42,31 @@ class Candidate:
     predictor: Predictor
     preprocessing: Preprocessing
     size: dict[str, int]
+    network: nn.Module | None
+    """What can be looked into; an ONNX file cannot."""
 
 
 def evaluate(job: Job) -> Outcome:
-    """Write metrics.json: the task kind's scores per head, parameters, MACs and file bytes of each model.
+    """Write metrics.json: of each model the numbers per head, its parameters, MACs, file bytes, and a look inside.
 
+    A head has the task kind's scores, ``ece`` and ``calibration``, ``confusion``, and ``agreement`` with the teacher.
+    The inside of a torch model is its ``analysis``, with the diversity of its experts in each epoch of its training.
     Raises VitopsError when a model was trained for other classes than the split has.
     """
     thresholds = dict(Evaluate.model_validate(job.parameters["config"]))
     reader = open_split(job.inputs["split"])
     models: dict[str, Any] = {}
+    teacher: Tensor | None = None
     with torch_threads(int(job.resources.get("threads", 1))):
         for candidate in _candidates(job, reader):
             job.report(model=candidate.name)
-            models[candidate.name] = _measure(candidate, reader, digest=job.digests[candidate.role], **thresholds)
+            found = subset_predictions(
+                candidate.predictor, reader, subset="test", preprocessing=candidate.preprocessing
+            )
+            heads = _heads(found, reader, teacher=teacher, **thresholds)
+            models[candidate.name] = _described(candidate, reader, digest=job.digests[candidate.role], heads=heads)
+            if candidate.role == "teacher":
+                teacher = _answers(found.logits["mean"])
         environment = facts("cpu")
     identity = json.loads((job.inputs["split"] / "split.json").read_bytes())
     write_json(
@@ -61,14 +86,17 @@ def evaluate(job: Job) -> Outcome:
 
 
 def _candidates(job: Job, reader: SplitReader) -> Iterator[Candidate]:
-    """Models one at a time, so that the others need no memory. The ONNX files are forms of the pruned model."""
+    """Models one at a time, so that the others need no memory; the teacher first, with whom the others may agree.
+
+    The ONNX files are forms of the pruned model.
+    """
     yield _torch_candidate(job, reader, name="teacher", role="teacher")
     yield _torch_candidate(job, reader, name="student", role="student")
     pruned = _torch_candidate(job, reader, name="pruned", role="prune")
     yield pruned
     for name, role, file in (("onnx", "export", "model.onnx"), ("int8", "quantize", "model.int8.onnx")):
         path = job.inputs[role] / file
-        yield replace(pruned, name=name, role=role, file=path, predictor=onnx_predictor(path))
+        yield replace(pruned, name=name, role=role, file=path, predictor=onnx_predictor(path), network=None)
 
 
 def _torch_candidate(job: Job, reader: SplitReader, *, name: str, role: str) -> Candidate:
@@ -83,6 +111,7 @@ def _torch_candidate(job: Job, reader: SplitReader, *, name: str, role: str) -> 
         predictor=torch_predictor(module),
         preprocessing=preprocessing,
         size={"parameters": parameters(module), "macs": macs(module, preprocessing.size)},
+        network=module,
     )
 
 
@@ -94,10 +123,36 @@ def _check_classes(spec: ModelSpec, reader: SplitReader, *, name: str, folder: P
         )
 
 
-def _measure(candidate: Candidate, reader: SplitReader, *, digest: str, **thresholds: Any) -> dict[str, Any]:
-    found = subset_predictions(candidate.predictor, reader, subset="test", preprocessing=candidate.preprocessing)
-    heads = {
-        head: reader.kind.score(logits, found.targets, train_counts=reader.train_counts, **thresholds)
-        for head, logits in found.logits.items()
-    }
-    return {"artifact": digest, "heads": heads, **candidate.size, "bytes": candidate.file.stat().st_size}
+def _heads(found: Predictions, reader: SplitReader, *, teacher: Tensor | None, **thresholds: Any) -> JSON:
+    """The numbers of each head, which rest on its logits alone (and on the answers of the teacher)."""
+    classes, targets = len(reader.classes), found.targets
+    heads: JSON = {}
+    for head, logits in found.logits.items():
+        answers = _answers(logits)
+        heads[head] = {
+            **reader.kind.score(logits, targets, train_counts=reader.train_counts, **thresholds),
+            **calibration(logits, targets),
+            "confusion": confusion(answers, targets, classes=classes),
+        }
+        if teacher is not None:
+            heads[head]["agreement"] = agreement(answers, teacher, targets, classes=classes)
+    return heads
+
+
+def _answers(logits: Tensor) -> Tensor:
+    return logits.argmax(dim=1)
+
+
+def _described(candidate: Candidate, reader: SplitReader, *, digest: str, heads: JSON) -> JSON:
+    entry = {"artifact": digest, "heads": heads, **candidate.size, "bytes": candidate.file.stat().st_size}
+    if candidate.network is None:
+        return entry
+    inside = subset_analysis(candidate.network, reader, subset="test", preprocessing=candidate.preprocessing)
+    return entry | {"analysis": inside | _diversity_in_training(candidate.file.parent)}
+
+
+def _diversity_in_training(folder: Path) -> JSON:
+    """Expert diversity in each epoch, on training images, where the model's objective noted the cosine."""
+    rows: list[JSON] = json.loads((folder / "history.json").read_bytes())
+    noted = [expert_diversity(row["cosine"]) for row in rows if "cosine" in row]
+    return {"expert_diversity_by_epoch": noted} if noted else {}

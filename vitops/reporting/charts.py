@@ -88,8 +88,14 @@ class ClassRow:
     values: Sequence[float | None]
 
 
-def class_bars(rows: Sequence[ClassRow], *, classes: Sequence[str], train_counts: Sequence[int]) -> Markup:
-    """Training images (log scale) above one row of accuracy bars per model; columns are classes in label order."""
+def class_bars(
+    rows: Sequence[ClassRow],
+    *,
+    classes: Sequence[str],
+    train_counts: Sequence[int],
+    title: str = "Accuracy of each class",
+) -> Markup:
+    """Training images (log scale) above one row of percent bars per model; columns are classes in label order."""
     left, right, height, gap = 156.0, 1080.0, 56.0, 22.0
     slot = (right - left) / len(classes)
     top = 14.0
@@ -100,7 +106,7 @@ def class_bars(rows: Sequence[ClassRow], *, classes: Sequence[str], train_counts
     top += height
     parts.extend(_class_names(classes, left=left, slot=slot, top=top))
     spoken = "; ".join(f"{row.title}: {', '.join(_percent(value) for value in row.values)}" for row in rows)
-    return drawing(right, top + 78, *parts, title="Accuracy of each class", description=spoken)
+    return drawing(right, top + 78, *parts, title=title, description=spoken)
 
 
 def _count_row(
@@ -182,7 +188,7 @@ class Curve:
 
 def curves(curve: Curve, *, colour: str) -> Markup:
     """One quantity over the epochs of one training stage."""
-    x = Axis(0.0, max(len(curve.values) - 1, 1), 58, 336)
+    x = Axis(0.0, max(len(curve.values) - 1, 1), 58, 336, whole=True)
     y = Axis(*spanning(curve.values), 150, 14)
     points = [(x(epoch), y(value)) for epoch, value in enumerate(curve.values)]
     parts = frame(x, y, x_title="epoch", y_title="")

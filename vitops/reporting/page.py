@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from vitops.packaging.text import printable
+from vitops.reporting import inside
 from vitops.reporting.charts import (
     COLOURS,
     STRUCTURES,
@@ -78,6 +79,10 @@ def page(data: ReportData) -> str:
         class_names=names,
         class_rows=rows,
         classes_chart=class_bars(rows, classes=names, train_counts=metrics["train_counts"]),
+        diversity=inside.diversity(metrics),
+        agreement=inside.agreement(metrics, classes=names),
+        answers=inside.answers(metrics, classes=names),
+        blocks=inside.blocks(metrics),
         training=[_training(name, history) for name, history in data.histories.items()],
         before=data.before,
         after=data.after,

@@ -23,6 +23,7 @@ section{background:var(--card);border:1px solid var(--line);border-radius:14px;p
 .tile span{color:var(--muted);font-size:13px}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(250px,1fr));gap:18px 26px}
 .grid.wide{grid-template-columns:repeat(auto-fit,minmax(310px,1fr))}
+.grid.pair{grid-template-columns:repeat(auto-fit,minmax(400px,1fr))}
 figure{margin:0 0 10px;min-width:0}figcaption{color:var(--muted);font-size:13px}
 .two{display:grid;grid-template-columns:minmax(0,640px) minmax(240px,1fr);gap:26px;align-items:start}
 @media (max-width:900px){.two{grid-template-columns:1fr}}
@@ -44,6 +45,8 @@ svg .name{font-size:13px;font-weight:600}svg .value{font-size:11px}
 svg .code{font:11.5px ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace;fill:var(--muted)}
 svg .status{font-size:11.5px;fill:var(--card);font-weight:600}
 svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--muted);stroke-width:1}
+svg .level{stroke:var(--muted);stroke-width:1.2;stroke-dasharray:5 4}svg .thread{stroke-width:1.2;stroke-opacity:.6}
+svg .sheet{fill:var(--soft);stroke:var(--line)}
 svg .disc{fill-opacity:.22;stroke:none}svg .road{stroke-dasharray:4 5;stroke-width:1.3}
 svg .curve{stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
 svg .dense{fill:none;stroke:var(--counts);stroke-width:1.2;stroke-dasharray:3 2}
@@ -85,10 +88,10 @@ PAGE = """<!DOCTYPE html>
 </section>
 <section>
 <h2>Models</h2>
-<p class="lead">Percent correct of the mean head. “–”: the group has no class, or no test image.</p>
+<p class="lead">Percent correct of the mean head. “–”: the group has no class, or no test image. ECE: expected calibration error in percent.</p>
 <div class="scroll"><table>
-<thead><tr><th scope="col">model</th>{% for name in columns %}<th scope="col">{{ name }}</th>{% endfor %}<th scope="col">parameters</th><th scope="col">MACs</th><th scope="col">file bytes</th><th scope="col">median ms</th><th scope="col">artifact</th></tr></thead>
-<tbody>{% for row in models %}<tr><td><span class="dot" style="background:{{ row.colour }}"></span>{{ row.title }}</td>{% for name in columns %}<td>{{ row.score[name]|percent }}</td>{% endfor %}<td>{{ "{:,}".format(row.parameters) }}</td><td>{{ "{:,}".format(row.macs) }}</td><td>{{ "{:,}".format(row.bytes) }}</td><td>{{ row.latency }}</td><td><code>{{ row.artifact[:12] }}</code></td></tr>
+<thead><tr><th scope="col">model</th>{% for name in columns %}<th scope="col">{{ name }}</th>{% endfor %}<th scope="col">ECE</th><th scope="col">parameters</th><th scope="col">MACs</th><th scope="col">file bytes</th><th scope="col">median ms</th><th scope="col">artifact</th></tr></thead>
+<tbody>{% for row in models %}<tr><td><span class="dot" style="background:{{ row.colour }}"></span>{{ row.title }}</td>{% for name in columns %}<td>{{ row.score[name]|percent }}</td>{% endfor %}<td>{{ row.score.ece|percent }}</td><td>{{ "{:,}".format(row.parameters) }}</td><td>{{ "{:,}".format(row.macs) }}</td><td>{{ "{:,}".format(row.bytes) }}</td><td>{{ row.latency }}</td><td><code>{{ row.artifact[:12] }}</code></td></tr>
 {% endfor %}</tbody></table></div>
 <p class="muted">{% for name, members in metrics.groups.items() %}{{ name }}: {{ members|length }} class{{ "" if members|length == 1 else "es" }}{{ "" if loop.last else " · " }}{% endfor %}</p>
 </section>
@@ -96,9 +99,11 @@ PAGE = """<!DOCTYPE html>
 <h2>Two experts</h2>
 <p class="lead">A distilled transformer answers twice: CLS learned from the labels, DIST from the teacher. The mean averages their logits.</p>
 <div class="scroll"><table>
-<thead><tr><th scope="col">model</th><th scope="col" class="left">head</th>{% for name in columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in heads %}<tr><td>{{ row.title }}</td><td class="left">{{ row.head }}</td>{% for name in columns %}<td>{{ row.score[name]|percent }}</td>{% endfor %}</tr>
+<thead><tr><th scope="col">model</th><th scope="col" class="left">head</th>{% for name in columns %}<th scope="col">{{ name }}</th>{% endfor %}<th scope="col">ECE</th><th scope="col">as the teacher</th></tr></thead>
+<tbody>{% for row in heads %}<tr><td>{{ row.title }}</td><td class="left">{{ row.head }}</td>{% for name in columns %}<td>{{ row.score[name]|percent }}</td>{% endfor %}<td>{{ row.score.ece|percent }}</td><td>{% if row.score.agreement %}{{ row.score.agreement.overall|percent }}{% else %}–{% endif %}</td></tr>
 {% endfor %}</tbody></table></div>
+{% if diversity %}<p class="lead">Expert diversity is 1 − cos(CLS, DIST) after the last norm: 0 when both see the same. The curves are means over the training images of each epoch.</p>
+<div class="grid wide">{% for chart in diversity %}<figure><figcaption>{{ chart.name }}{% if chart.test is not none %}: {{ "%.4f"|format(chart.test) }} on test images{% endif %}</figcaption>{{ chart.picture }}</figure>{% endfor %}</div>{% endif %}
 </section>{% endif %}
 <section>
 <h2>Classes</h2>
@@ -108,6 +113,23 @@ PAGE = """<!DOCTYPE html>
 <thead><tr><th scope="col">class</th><th scope="col">training images</th>{% for row in class_rows %}<th scope="col">{{ row.title }}</th>{% endfor %}</tr></thead>
 <tbody>{% for name in class_names %}{% set label = loop.index0 %}<tr><td>{{ name }}</td><td>{{ metrics.train_counts[label] }}</td>{% for row in class_rows %}<td>{{ row.values[label]|percent }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div></details>
+</section>
+{% if agreement %}<section>
+<h2>Agreement with the teacher</h2>
+<p class="lead">Test images of each class on which a head names the class that the teacher names, right or wrong.</p>
+<div class="scroll">{{ agreement }}</div>
+</section>{% endif %}
+<section>
+<h2>Answers</h2>
+<p class="lead">Confusion: true classes down, answered ones across, both in label order; the stronger a cell, the larger its share of its row. Reliability: how often a model is right when it is so sure; discs below the diagonal are over-confident, the area is the share of the images. A cosine head gives unscaled cosines, whose softmax is flat by construction.</p>
+<div class="grid pair">{% for row in answers %}<div><h3>{{ row.title }} <span class="muted">· ECE {{ row.ece|percent }} %</span></h3>
+<figure>{{ row.confusion }}</figure><figure>{{ row.reliability }}</figure></div>{% endfor %}</div>
+</section>
+<section>
+<h2>Blocks</h2>
+<p class="lead">How far each head looks, and how many directions the token that carries the answer uses, block by block.</p>
+<div class="grid pair">{% for chart in blocks.charts %}<figure><figcaption>{{ chart.title }}</figcaption>{{ chart.picture }}</figure>{% endfor %}</div>
+{% for sentence in blocks.missing %}<p class="muted">Not shown for {{ sentence }}.</p>{% endfor %}
 </section>
 <section>
 <h2>Training</h2>

@@ -60,6 +60,8 @@ class Axis:
     start: float
     end: float
     log: bool = False
+    whole: bool = False
+    """Values count something (epochs, blocks): no tick lies between two of them."""
 
     def __call__(self, value: float) -> float:
         """Pixel of ``value``."""
@@ -74,7 +76,7 @@ class Axis:
         if self.log:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             return [10.0**power for power in powers]
-        step = _round_step((self.high - self.low) / about)
+        step = _round_step(max((self.high - self.low) / about, 1.0 if self.whole else 0.0))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [index * step for index in range(first, last + 1)]

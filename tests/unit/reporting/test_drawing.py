@@ -35,6 +35,11 @@ def test_a_log_axis_has_powers_of_ten_evenly_spaced():
     assert [axis(value) for value in axis.ticks()] == pytest.approx([0, 100, 200, 300])
 
 
+def test_an_axis_that_counts_has_no_tick_between_two_numbers():
+    assert Axis(-0.5, 1.5, 0, 100, whole=True).ticks(6) == [0, 1]
+    assert Axis(0, 60, 0, 100, whole=True).ticks(6) == Axis(0, 60, 0, 100).ticks(6)
+
+
 def test_equal_values_still_span_a_range():
     low, high = spanning([5.0, 5.0])
     assert low < 5 < high

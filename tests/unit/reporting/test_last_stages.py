@@ -78,6 +78,39 @@ def test_the_exported_forms_have_the_size_of_the_pruned_network_and_bytes_of_the
     assert metrics["models"]["int8"]["bytes"] == (finished.folders["quantize"] / "model.int8.onnx").stat().st_size
 
 
+def test_every_head_is_counted_and_calibrated_and_held_against_the_teacher(finished, metrics):
+    reader = open_split(finished.folders["split"])
+    answers = {}
+    for name in ("teacher", "student"):
+        module, spec = load(finished.folders[name])
+        found = predictions(torch_predictor(module), list(_batches(reader, spec.preprocessing)))
+        answers |= {(name, head): logits.argmax(1) for head, logits in found.logits.items()}
+    for (name, head), answered in answers.items():
+        entry = metrics["models"][name]["heads"][head]
+        pairs = zip(found.targets.tolist(), answered.tolist(), strict=True)
+        assert sorted(pairs) == [(true, label) for true, label, n in entry["confusion"] for _ in range(n)]
+        assert sum(row["images"] for row in entry["calibration"]) == 6
+        assert 0 <= entry["ece"] <= 100
+    same = (answers["student", "dist"] == answers["teacher", "mean"]).float().mean()
+    assert metrics["models"]["student"]["heads"]["dist"]["agreement"]["overall"] == pytest.approx(
+        100 * float(same), abs=1e-4
+    )
+    assert "agreement" not in metrics["models"]["teacher"]["heads"]["mean"]
+
+
+def test_torch_models_are_looked_into_and_the_others_are_not(metrics):
+    inside = {name: entry.get("analysis") for name, entry in metrics["models"].items()}
+    assert inside["onnx"] is inside["int8"] is None
+    assert inside["teacher"] == {
+        "skipped": "CifarResNet is no plain vision transformer: it has no blocks and no patch_embed and no cls_token"
+    }
+    assert [len(block) for block in inside["student"]["attention_distance"]["blocks"]] == [2, 2]
+    assert [len(block) for block in inside["pruned"]["attention_distance"]["blocks"]] == [2, 1]
+    assert inside["student"]["expert_diversity_by_epoch"] == [0.25] * 4
+    assert "expert_diversity_by_epoch" not in inside["pruned"]  # its objective noted no cosine
+    assert inside["student"]["expert_diversity"] > 0
+
+
 def test_evaluating_again_gives_the_same_bytes(finished, tmp_path):
     folder, _ = finished.run("evaluate", evaluate, ROLES, EVALUATE, out="evaluate-again")
     assert (folder / "metrics.json").read_bytes() == (finished.folders["evaluate"] / "metrics.json").read_bytes()
@@ -173,7 +206,14 @@ def test_the_report_is_one_well_formed_file_that_loads_and_runs_nothing(reported
 def test_every_chart_has_a_title_and_a_description(reported):
     text = (reported[0] / "report.html").read_text()
     pictures = re.findall(r"<svg .*?</svg>", text, re.S)
-    assert len(pictures) == 1 + 1 + 3 * 2 + 4 + 1  # scatter, classes, two curves per training, widths, stages
+    charts = {
+        "scatter, classes, stages": 3,
+        "curves: loss and lr of each training, cosine of the student": 3 * 2 + 1,
+        "widths": 4,
+        "diversity, agreement, attention distance": 3,
+        "confusion and reliability of teacher, CLS, DIST and int8": 2 * 4,
+    }
+    assert len(pictures) == sum(charts.values())
     for picture in pictures:
         assert re.match(r"<svg [^>]*role=\"img\"[^>]*><title>[^<]+</title><desc>[^<]+</desc>", picture)
 
