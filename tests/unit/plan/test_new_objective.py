@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from vitops.config.load import load
-from vitops.plan.code import PACKAGE, code_digest
-from vitops.plan.definitions import Package
+from vitops.plan.code.definitions import Package
+from vitops.plan.code.digest import PACKAGE, code_digest
 from vitops.plan.stages import stages
 
 PROJECT = Path(__file__).parents[3]
