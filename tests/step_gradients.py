@@ -2,6 +2,7 @@
 
 import multiprocessing
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -64,8 +65,10 @@ def net():
 
 def run(*, comm, exact=True, bucket=MANY, steps=2):
     """The last of a few steps of plain descent, as named tensors: gradients, weights, buffers, loss, contributions."""
-    gradients.BUCKET, model = bucket, net()
-    step = StepGradient(model, Squares(model), comm=comm, micro_batches=M, exact=exact)
+    model = net()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradients, "BUCKET", bucket)
+        step = StepGradient(model, Squares(model), comm=comm, micro_batches=M, exact=exact)
     for number in range(steps):
         loss, contributions = step.run(micro_batch, (7, number))
         with torch.no_grad():

@@ -68,20 +68,22 @@ def _altered(store: SharedStore, names: list[str], made: Mapping[str, list[FileE
 def _checkpoints(store: SharedStore) -> Iterator[Problem]:
     """Those that have their manifest; one without claims nothing (an upload that came to no end leaves such)."""
     for name in store.shared.sizes(CHECKPOINTS):
-        folder, _, last = name.rpartition("/")
-        if last != manifest.NAME:
-            continue
-        said = read_checked(store.shared, name, lambda data: _entries(data) is not None)
-        if said is None:
-            continue
-        if (entries := _entries(said)) is None:
-            yield Problem(_place(store, name), f"altered: it is no manifest. {_PASSED_OVER}")
-            continue
-        hashes = side_by_side(store.shared.sha256, [f"{folder}/{entry.path}" for entry in entries])
-        for entry, found in zip(entries, hashes, strict=True):
-            if found != entry.sha256 and store.shared.read(name) is not None:
-                how = "missing" if found is None else f"altered: SHA-256 is {found}, its manifest says {entry.sha256}"
-                yield Problem(_place(store, f"{folder}/{entry.path}"), f"{how}. {_PASSED_OVER}")
+        if PurePosixPath(name).name == manifest.NAME:
+            said = read_checked(store.shared, name, lambda data: _entries(data) is not None)
+            if said is not None:
+                yield from _checkpoint(store, name, _entries(said))
+
+
+def _checkpoint(store: SharedStore, name: str, entries: list[FileEntry] | None) -> Iterator[Problem]:
+    """Of the checkpoint whose manifest ``name`` is; ``entries``: what that says, None if it is no manifest."""
+    if entries is None:
+        yield Problem(_place(store, name), f"altered: it is no manifest. {_PASSED_OVER}")
+        return
+    files = [str(PurePosixPath(name).parent / entry.path) for entry in entries]
+    for file, entry, found in zip(files, entries, side_by_side(store.shared.sha256, files), strict=True):
+        if found != entry.sha256 and store.shared.read(name) is not None:
+            how = "missing" if found is None else f"altered: SHA-256 is {found}, its manifest says {entry.sha256}"
+            yield Problem(_place(store, file), f"{how}. {_PASSED_OVER}")
 
 
 def _entries(data: bytes) -> list[FileEntry] | None:
