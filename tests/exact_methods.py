@@ -79,7 +79,14 @@ PRUNING = {
 }
 PRUNING_STEPS = 24
 """Until the target; then one epoch of fine-tuning."""
-METHODS = {"plain": PLAIN, "teacher": TEACHER, "student": STUDENT, "pruning": PRUNING}
+BESIDE = {
+    **PLAIN,
+    "objective": {"kind": "uskd", "mu": 1.0},
+    "mixup": {"label_smoothing": 0.0},
+    "sam": {"rho": 0.05},
+}
+"""Parameters of the objective's own, trained beside the model's."""
+METHODS = {"plain": PLAIN, "teacher": TEACHER, "student": STUDENT, "pruning": PRUNING, "beside": BESIDE}
 KILLED = -signal.SIGKILL
 _PATIENCE = 300.0
 """Seconds after which a job of a second or two is taken for hung."""
@@ -90,7 +97,7 @@ class Methods:
 
     def __init__(self, root):
         self.root, self.split = root, write_split(root, train=8 * STEPS, val=6)
-        self.inputs = {"plain": {}, "teacher": {}, "student": {}, "pruning": {}}
+        self.inputs = {method: {} for method in METHODS}
         self.inputs["student"]["teacher"] = self._made("guide", GUIDE)
         student = self._made("dense", STUDENT, teacher=self.inputs["student"]["teacher"])
         self.inputs["pruning"] = {**self.inputs["student"], "model": student}

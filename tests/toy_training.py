@@ -122,7 +122,7 @@ def train(
         model = ToyNet()
     objective = ToyObjective(model, stop_after=stop_after)
     if kill_after is not None:
-        _kill_in(objective, kill_after)
+        kill_in(objective, kill_after)
     comm = comm or Comm.single()
     stream = TrainStream(open_split(split), recipe, 7)
     result = fit(
@@ -143,9 +143,10 @@ def train(
 
 
 def digest(model, objective, result):
-    """SHA-256 over weights, buffers, averages, objective state and history."""
+    """SHA-256 over weights, buffers, what is trained beside them, averages, objective state and history."""
     hasher = hashlib.sha256()
-    for state in (model.state_dict(), result.ema_state or {}, objective.state_dict()):
+    states = (model.state_dict(), objective.auxiliary.state_dict(), result.ema_state or {}, objective.state_dict())
+    for state in states:
         for name, value in sorted(state.items()):
             hasher.update(name.encode() + value.numpy().tobytes())
     hasher.update(canonical.dumps(result.history))
@@ -181,7 +182,7 @@ def rank_main(rank, split, root, jobs):
         torch.distributed.destroy_process_group()
 
 
-def _kill_in(objective, calls):
+def kill_in(objective, calls):
     """Die in the middle of the optimizer step that follows ``calls`` finished ones (counted in this process)."""
     inner, count = objective.merge, 0
 

@@ -16,9 +16,9 @@ from vitops.data.accuracy import class_groups, score
 from vitops.data.splits.longtail import longtail_counts, official_selection
 from vitops.losses.cross_entropy import cross_entropy
 from vitops.losses.deit_lt import Parts, deit_lt_loss
+from vitops.losses.deit_soft import soft_distillation
 from vitops.losses.drw import class_weights
 from vitops.losses.ldam import ldam_loss, margins
-from vitops.losses.nvit import divergence
 from vitops.losses.teacher import hard_labels, resize
 from vitops.models import build, heads
 from vitops.models.heads import two_heads
@@ -163,25 +163,21 @@ def distillation_parts(vectors, case, cls_logits, dist_logits):
     assert case in ("pre_drw", "drw", "drw_mixup_kept", "drw_mapped", "drw_base_weighted"), f"unknown case {case}"
     alpha = vectors.scalar("alpha")
     class_map = vectors.tensor("class_map") if case == "drw_mapped" else None
-    parts = deit_lt_loss(
+    return deit_lt_loss(
         cls_logits,
         dist_logits,
         target=labels if case in ("drw", "drw_base_weighted") else mixed,
         teacher=hard_labels(vectors.tensor("teacher_logits"), class_map=class_map),
         alpha=alpha,
         weights=None if case == "pre_drw" else weights,
+        weight_base=case == "drw_base_weighted",
     )
-    if case == "drw_base_weighted":
-        return Parts(base=(1 - alpha) * cross_entropy(cls_logits, labels, weights=weights), distill=parts.distill)
-    return parts
 
 
 def soft_parts(vectors, cls_logits, dist_logits, *, T, alpha):
-    """Soft distillation, which the product does not offer: its KL with the factor T^2, as a mean over all entries."""
-    teacher = vectors.tensor("teacher_logits")
-    kl = divergence(dist_logits, teacher, temperature=T) / teacher.shape[1]
+    soft = soft_distillation(dist_logits, vectors.tensor("teacher_logits"), temperature=T)
     base = cross_entropy(cls_logits, vectors.tensor("soft_labels"))
-    return Parts(base=(1 - alpha) * base, distill=alpha * T**2 * kl)
+    return Parts(base=(1 - alpha) * base, distill=alpha * soft)
 
 
 @pytest.mark.golden("sam")

@@ -7,11 +7,14 @@ from pydantic import Field, model_validator
 from vitops.config.base import KeyProblem, Section
 from vitops.config.compression import Export, Prune, Quantize
 from vitops.config.datasets import Dataset, Name
-from vitops.config.objectives import Nvit, needs_teacher
 from vitops.config.training import Recipe, Train
 
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
+
+
+_TAKEN = {"teacher", "split", "model", "dense"}
+"""Roles of what stages read already."""
 
 
 class Evaluate(Section):
@@ -105,6 +108,8 @@ class Retrain(Pipeline):
 
     flow: Literal["retrain"] = "retrain"
     teacher: Train
+    further_teachers: dict[Name, Digest] = Field(default_factory=dict)
+    """Role -> digest of a model artifact: teachers beside the one that is trained here, for ``objective.teachers``."""
     student: Train
     prune: Prune
     export: Export = Export()
@@ -115,12 +120,14 @@ class Retrain(Pipeline):
     @model_validator(mode="after")
     def _consistent(self) -> "Retrain":
         self._check_workers(teacher=self.teacher, student=self.student, **{"prune.finetune": self.prune.finetune})
-        if needs_teacher(self.teacher.objective):
+        if self.teacher.objective.roles():
             raise KeyProblem(
                 "teacher.objective", f"{self.teacher.objective.kind} needs a teacher, which the teacher stage lacks"
             )
-        if isinstance(self.student.objective, Nvit):
-            raise KeyProblem("student.objective", "nvit guides pruning and fine-tuning; use deit_lt or cross_entropy")
+        if taken := sorted(_TAKEN & self.further_teachers.keys()):
+            raise KeyProblem(f"further_teachers.{taken[0]}", "is a role that is taken: choose another name")
+        check_roles(self.student, ("teacher", *self.further_teachers), key="student")
+        check_roles(self.prune.finetune, ("teacher",), key="prune.finetune")
         return self
 
 
@@ -141,7 +148,18 @@ class Compress(Pipeline):
     @model_validator(mode="after")
     def _consistent(self) -> "Compress":
         self._check_workers(**{"prune.finetune": self.prune.finetune})
+        check_roles(self.prune.finetune, ("teacher",), key="prune.finetune")
         return self
+
+
+def check_roles(recipe: Recipe, known: tuple[str, ...], *, key: str) -> None:
+    """Raise KeyProblem for a teacher that the stage is not given."""
+    unknown = sorted(set(recipe.objective.roles()) - set(known))
+    if unknown:
+        raise KeyProblem(
+            f"{key}.objective.teachers",
+            f"names {', '.join(unknown)}, but this stage has {', '.join(known)}; a student may have further_teachers",
+        )
 
 
 AnyPipeline = Annotated[Retrain | Compress, Field(discriminator="flow")]

@@ -130,7 +130,7 @@ def _trace(annotation: Any, location: tuple[int | str, ...]) -> tuple[KeyPath, A
     around = annotation
     for part in location:
         options = _options(annotation)
-        if part == "[key]":
+        if isinstance(part, str) and part.startswith("["):  # pydantic's "[key]", and our tags of a number or a mapping
             continue
         if len(options) > 1 and part in _tags(annotation):
             annotation = around = next(option for option in options if _tag(option) == part)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from vitops.config.base import KeyProblem, Section
-from vitops.config.models import CifarResNet, Model
-from vitops.config.objectives import Ldam, Objective, drw_of
+from vitops.config.models import Model
+from vitops.config.objectives import Objective
 
 RANDAUGMENT_PATTERN = (
     r"^rand(-(m\d{1,3}|n[1-9]\d?|p(0(\.\d{1,9})?|1(\.0{1,9})?)|mstd\d{1,3}(\.\d{1,9})?|mmax\d{1,3}|inc[01]"
@@ -181,9 +181,8 @@ class Recipe(Section):
     def _consistent(self) -> "Recipe":
         if self.mixup and self.micro_batch_size % 2:
             raise KeyProblem("micro_batch_size", f"must be even with mixup, got {self.micro_batch_size}")
-        key, drw = drw_of(self.objective)
-        if drw and drw.epoch >= self.epochs:
-            raise KeyProblem(f"objective.{key}.epoch", f"must be below epochs ({self.epochs}), got {drw.epoch}")
+        smoothing = self.mixup.label_smoothing if self.mixup else 0.0
+        self.objective.check_recipe(epochs=self.epochs, mixed_smoothing=smoothing)
         if self.schedule.warmup_epochs >= self.epochs:
             warmup = self.schedule.warmup_epochs
             raise KeyProblem("schedule.warmup_epochs", f"must be below epochs ({self.epochs}), got {warmup:g}")
@@ -196,8 +195,6 @@ class Train(Recipe):
     model: Model
 
     @model_validator(mode="after")
-    def _margins_need_cosines(self) -> "Train":
-        if isinstance(self.objective, Ldam) and getattr(self.model, "head", None) != "cosine":
-            key = "model.head" if isinstance(self.model, CifarResNet) else "model.kind"
-            raise KeyProblem(key, "must give cosine logits for ldam: a cifar_resnet with head: cosine")
+    def _fitting(self) -> "Train":
+        self.objective.check_model(self.model)
         return self

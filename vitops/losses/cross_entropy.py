@@ -44,6 +44,18 @@ def tally(logits: Tensor, sample: dict[str, Tensor], *, loss: Tensor) -> Contrib
     }
 
 
+def heavier(target: Tensor) -> Tensor:
+    """The class (B,) of a label: of a soft one (B, C) that with the largest weight."""
+    return target.argmax(dim=1) if target.is_floating_point() else target
+
+
+def summed(parts: dict[str, Tensor], *, logits: Tensor, sample: dict[str, Tensor]) -> tuple[Tensor, Contributions]:
+    """The sum of a loss's named parts (scalars), and the contributions: ``tally`` of the sum, and each part."""
+    loss = torch.stack(list(parts.values())).sum()
+    noted = {name: part.detach() * len(logits) for name, part in parts.items()}
+    return loss, tally(logits, sample, loss=loss) | noted
+
+
 class CrossEntropy(Objective):
     """Cross-entropy of the prediction; of a distilled model that is the average of both heads' logits.
 

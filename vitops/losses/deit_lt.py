@@ -42,14 +42,16 @@ def deit_lt_loss(
     teacher: Tensor,
     alpha: float,
     weights: Tensor | None = None,
+    weight_base: bool = False,
 ) -> Parts:
     """(1 - alpha) * CE(CLS, ``target``) + alpha * weighted CE(DIST, ``teacher``), for logits (B, C).
 
     ``target``: (B,) classes or (B, C) soft labels; ``teacher``: its predicted classes (B,). ``weights`` (C,) follow the
-    teacher's prediction, not the ground truth, and are normalised within this micro-batch; the CLS part has none.
+    teacher's prediction, not the ground truth, and are normalised within this micro-batch; the CLS part has none,
+    or with ``weight_base`` the same ones by the ground truth.
     """
     return Parts(
-        base=(1 - alpha) * cross_entropy(cls_logits, target),
+        base=(1 - alpha) * cross_entropy(cls_logits, target, weights=weights if weight_base else None),
         distill=alpha * cross_entropy(dist_logits, teacher, weights=weights),
     )
 
@@ -109,6 +111,7 @@ class DeitLt(Objective):
             teacher=named,
             alpha=self.config.alpha,
             weights=self._weights,
+            weight_base=self.config.weight_base,
         )
         return parts.total, self._contributions(student, parts=parts, named=named)
 

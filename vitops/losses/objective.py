@@ -3,7 +3,8 @@
 Laws: ``loss`` is a pure function of the weights, the sample, the epoch and ``rng``; whatever a step changes goes
 through ``merge``, which sees the contributions of all micro-batches in their order, the same on every rank, so that
 state does not depend on the number of workers. Whatever an epoch changes is set in ``on_epoch`` from its number alone,
-so that a resume at any epoch is right. ``state_dict`` holds the rest.
+so that a resume at any epoch is right. What the optimizer moves beside the model is in ``auxiliary``: it is summed,
+clipped, perturbed and checkpointed with the model's parameters, and is in no artifact. ``state_dict`` holds the rest.
 """
 
 from abc import ABC, abstractmethod
@@ -29,6 +30,8 @@ class Objective(ABC):
 
     done: bool = False
     """True ends the loop after this step."""
+    auxiliary: nn.ModuleDict
+    """What is trained beside the model and is no part of it (a head, a projection); empty where there is none."""
 
     def __init__(
         self, config: Section, *, model: nn.Module, teachers: Mapping[str, nn.Module], counts: Sequence[int]
@@ -38,6 +41,7 @@ class Objective(ABC):
         self.model = model
         self.teachers = dict(teachers)
         self.counts = tuple(counts)
+        self.auxiliary = nn.ModuleDict()
         self._tally: dict[str, Tensor] = {}
 
     @abstractmethod
@@ -65,7 +69,10 @@ class Objective(ABC):
                 self._tally[name] = self._tally[name] + wide if name in self._tally else wide
 
     def after_backward(self, grads: dict[str, Tensor]) -> None:  # noqa: B027
-        """May edit the merged mean gradients, by parameter name, in place; once per step, before clipping."""
+        """May edit the merged mean gradients, by parameter name, in place; once per step, before clipping.
+
+        Names of ``auxiliary``'s parameters begin with ``auxiliary.``.
+        """
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:  # noqa: B027
         """Called once per step, after the optimizer."""

@@ -30,7 +30,7 @@ def resize(images: Tensor, size: int | None, *, antialias: bool) -> Tensor:
 
 
 class Teacher:
-    """Hard labels of a frozen network for a student's images."""
+    """What a frozen network says of a student's images: logits, or hard labels."""
 
     def __init__(
         self,
@@ -63,6 +63,13 @@ class Teacher:
             scale, shift = (values.to(images).view(1, -1, 1, 1) for values in self._affine)
             images = images * scale + shift
         return resize(images, self.size, antialias=self.antialias)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, C) in the data's label order."""
+        logits: Tensor = self.module(self.view(images))
+        self._check(logits.shape[1])
+        return logits if self._class_map is None else logits[:, self._class_map.argsort().to(logits.device)]
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:

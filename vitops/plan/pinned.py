@@ -24,8 +24,9 @@ def rooted(chosen: Sequence[Stage], *, pipeline: AnyPipeline, name: str, store: 
     """
     keys: dict[str, str] = {}
     for field, value in pipeline:
-        if isinstance(value, str):
-            keys.setdefault(value, f"pipelines.{name}.{field}")
+        for key, digest in {field: value, **_named(field, value)}.items():
+            if isinstance(digest, str):
+                keys.setdefault(digest, f"pipelines.{name}.{key}")
     wanted = sorted({digest for stage in chosen for digest in stage.rebuilds})
     roots = {digest: _rebuilding(store, digest, key=keys[digest]) for digest in wanted}
     return tuple(
@@ -35,6 +36,10 @@ def rooted(chosen: Sequence[Stage], *, pipeline: AnyPipeline, name: str, store: 
         )
         for stage in chosen
     )
+
+
+def _named(field: str, value: object) -> dict[str, object]:
+    return {f"{field}.{name}": digest for name, digest in value.items()} if isinstance(value, dict) else {}
 
 
 def _rebuilding(store: Store, digest: str, *, key: str) -> tuple[str, ...]:

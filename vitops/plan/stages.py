@@ -169,7 +169,12 @@ class _Flow:
         return (
             self._stage("teacher", "train", pipeline.teacher),
             self._stage(
-                "student", "train", pipeline.student, inputs={"teacher": "teacher"}, rebuilds=models["teacher"]
+                "student",
+                "train",
+                pipeline.student,
+                inputs={"teacher": "teacher"},
+                pinned=pipeline.further_teachers,
+                rebuilds=(*models["teacher"], *pipeline.further_teachers.values()),
             ),
             *self._compressed(pipeline, trained, {}, models),
         )
@@ -227,7 +232,7 @@ class _Flow:
         function = _FUNCTIONS.get(kind) or (config.implementation if config else None)
         assert function is not None, kind
         rebuilt = [root for model in rebuilds if not isinstance(model, str) for root in rebuilding(model)]
-        pruned = [PRUNED_MODEL] if rebuilds and kind != "train" else []
+        pruned = [PRUNED_MODEL] if rebuilds and (kind != "train" or pinned) else []
         return Stage(
             name=name,
             kind=kind,

@@ -3,14 +3,14 @@
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
+from timm.optim import create_optimizer_v2, param_groups_weight_decay  # type: ignore[attr-defined]
 from torch import nn
 
 from vitops.config.training import Optimizer
 
 
-def build(section: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of ``section`` over the model's trainable parameters.
+def build(section: Optimizer, model: nn.Module, auxiliary: nn.Module | None = None) -> torch.optim.Optimizer:
+    """The optimizer of ``section`` over the model's trainable parameters, then those of ``auxiliary``.
 
     Weight decay skips 1-D parameters (unless ``decay_1d``) and what ``model.no_weight_decay()`` names. ``sgd`` is plain
     momentum: timm's own ``sgd`` would be Nesterov's. torch's fused kernels update element by element: same bits for
@@ -19,7 +19,7 @@ def build(section: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
     own: dict[str, Any] = {"momentum": section.momentum}
     if section.name == "adamw":
         own = {"betas": section.betas, "eps": section.eps}
-    return create_optimizer_v2(
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         "momentum" if section.name == "sgd" else section.name,
         lr=section.lr,
@@ -28,3 +28,12 @@ def build(section: Optimizer, model: nn.Module) -> torch.optim.Optimizer:
         fused=True,
         **own,
     )
+    for group in _groups(section, auxiliary) if auxiliary is not None else []:
+        optimizer.add_param_group(group)
+    return optimizer
+
+
+def _groups(section: Optimizer, module: nn.Module) -> list[dict[str, Any]]:
+    skips = not section.decay_1d
+    found: list[dict[str, Any]] = param_groups_weight_decay(module, section.weight_decay, weight_decay_exclude_1d=skips)
+    return found

@@ -46,17 +46,20 @@ class Training:
         self.model = model.to(self.device).train()
         self.objective, self.stream, self.recipe = objective, stream, recipe
         self.seed, self.comm, self.steps = seed, comm, stream.steps_per_epoch
-        self.optimizer = optimizers.build(recipe.optimizer, model)
+        auxiliary = objective.auxiliary.to(self.device).train()
+        self.optimizer = optimizers.build(recipe.optimizer, model, auxiliary)
         self._schedule = schedules.build(
             recipe.schedule, self.optimizer, steps_per_epoch=self.steps, epochs=recipe.epochs
         )
         self.average = ModelEmaV3(model, decay=recipe.ema) if recipe.ema else None
         self.history: list[dict[str, Any]] = []
         self.losses: list[float] = []
+        trained = nn.ModuleDict({"model": model, "auxiliary": auxiliary})
         self._gradient = StepGradient(
-            model, objective, comm=comm, micro_batches=recipe.micro_batches, exact=resources.mode == "exact"
+            trained, objective, comm=comm, micro_batches=recipe.micro_batches, exact=resources.mode == "exact"
         )
-        self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        named = (*model.named_parameters(), *auxiliary.named_parameters("auxiliary"))
+        self._parameters = {name: value for name, value in named if value.requires_grad}
 
     def rate(self, epoch: int, step: int) -> float:
         """Set the optimizer's learning rate to that of a step, and return it."""
@@ -70,7 +73,8 @@ class Training:
         loss, contributions = self._backward(epoch, step)
         if not math.isfinite(loss):
             raise VitopsError(
-                f"the loss became {loss} in epoch {epoch}, step {step}. Lower optimizer.lr, add warm-up or clip_grad."
+                f"the loss became {loss} in epoch {epoch}, step {step} ({_parts(contributions)}). "
+                "Lower optimizer.lr, add warm-up or clip_grad."
             )
         self.objective.merge(contributions)
         self.objective.after_backward({name: value.grad for name, value in self._parameters.items()})  # type: ignore[misc]
@@ -112,6 +116,14 @@ class Training:
             return {name: value.to(self.device) for name, value in found.items()}
 
         return sample
+
+
+def _parts(contributions: list[Contributions]) -> str:
+    """The step's numbers per sample, as far as they are scalars."""
+    samples = sum(int(entry["samples"]) for entry in contributions if "samples" in entry)
+    names = [name for name, value in contributions[0].items() if value.is_floating_point() and value.ndim == 0]
+    sums = {name: math.fsum(float(entry[name]) for entry in contributions) for name in names}
+    return ", ".join(f"{name} {value / max(1, samples):g}" for name, value in sums.items())
 
 
 def _kept(samples: SampleOf) -> SampleOf:

@@ -1,6 +1,6 @@
 """The training stage: split (and teacher) in, model out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,6 @@ from vitops.training.environment import arithmetic, facts
 from vitops.training.launch import run
 from vitops.training.loop import FitResult, fit
 
-TEACHER_ROLES = ("teacher",)
 GATE_IMAGES = 2000
 
 
@@ -44,9 +43,10 @@ def train_rank(job: Job, comm: Comm) -> Outcome:
     resources = Resources.model_validate(job.resources)
     reader = open_split(job.inputs["split"])
     with arithmetic(threads=resources.threads, exact=resources.mode == "exact"):
-        teachers = _teachers(job, reader, seed=seed, device=resources.device)
+        teachers = _teachers(job, config.objective.roles(), reader, seed=seed, device=resources.device)
         model = _model(config, reader, seed=seed)
-        objective = build_objective(config.objective, model=model, teachers=teachers, counts=reader.train_counts)
+        with seeded(seed, "train", "objective"):
+            objective = build_objective(config.objective, model=model, teachers=teachers, counts=reader.train_counts)
         result = fit(
             model,
             objective,
@@ -103,10 +103,10 @@ def check_teacher(teacher: nn.Module, spec: ModelSpec, *, reader: SplitReader, s
     return accuracy
 
 
-def _teachers(job: Job, reader: SplitReader, *, seed: int, device: str) -> dict[str, nn.Module]:
-    """The frozen teachers among the job's inputs, each checked on clean images."""
+def _teachers(job: Job, roles: Iterable[str], reader: SplitReader, *, seed: int, device: str) -> dict[str, nn.Module]:
+    """The frozen teachers that the objective reads among the job's inputs, each checked on clean images."""
     teachers = {}
-    for role in TEACHER_ROLES:
+    for role in roles:
         if role in job.inputs:
             teacher, spec = load(job.inputs[role])
             if sorted(spec.classes) != sorted(reader.classes):

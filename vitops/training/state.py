@@ -22,6 +22,7 @@ def capture(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Copies of all state tensors by prefixed name, and the optimizer's numbers that are not tensors."""
     tensors = {f"model/{name}": value for name, value in _weights(model).items()}
+    tensors |= {f"auxiliary/{name}": value for name, value in _weights(objective.auxiliary).items()}
     scalars: dict[str, Any] = {}
     for index, entry in optimizer.state_dict()["state"].items():
         for name, value in entry.items():
@@ -45,6 +46,7 @@ def restore(
 ) -> None:
     """Put back what ``capture`` gave. Raises VerificationError when it belongs to another model."""
     _fill(_weights(model), _part(tensors, "model/"))
+    _fill(_weights(objective.auxiliary), _part(tensors, "auxiliary/"))
     if average is not None:
         _fill(average.module.state_dict(), _part(tensors, "average/"))
     entries: dict[int, dict[str, Any]] = {}

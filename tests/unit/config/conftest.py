@@ -26,7 +26,7 @@ pipelines:
       optimizer: {name: sgd, lr: 0.1}
       sam: {rho: 0.05}
     student:
-      model: {kind: timm, name: vit, args: {depth: 2}}
+      model: {kind: timm, name: deit_tiny_distilled_patch16_224, args: {depth: 2}}
       objective:
         kind: deit_lt
         alpha: 0.5

@@ -7,6 +7,7 @@ from vitops.config.base import KeyProblem, Section, later_field
 from vitops.config.compression import Prune
 from vitops.config.datasets import Dataset, Gates, LongtailSplit
 from vitops.config.models import CifarResNet
+from vitops.config.objectives import AttentionTransfer, Nkd, Uskd
 from vitops.config.pipelines import AnyPipeline, Compress, Evaluate, Pipeline, Project, Resources, Retrain
 from vitops.config.training import Augment, Mixup, MultiStep, Optimizer, Preprocessing, Recipe, ResizedCrop, Train
 
@@ -18,7 +19,10 @@ RECIPE = {
     "optimizer": {"name": "sgd", "lr": 0.1},
 }
 TRAIN = {**RECIPE, "model": {"kind": "cifar_resnet", "depth": 8}}
-DISTILL = {**TRAIN, "objective": {"kind": "deit_lt"}}
+DEIT = {"kind": "timm", "name": "deit_tiny_distilled_patch16_224"}
+DISTILL = {**RECIPE, "model": DEIT, "objective": {"kind": "deit_lt"}}
+SMOOTHED = {**RECIPE, "mixup": {"label_smoothing": 0.1}}
+SWIN = {"kind": "timm", "name": "swin_tiny_patch4_window7_224"}
 GUIDED = {**RECIPE, "objective": {"kind": "nvit"}}
 RETRAIN = {
     "flow": "retrain",
@@ -56,13 +60,30 @@ REFUSED = [
         "model.head",
     ),
     (Train, {**TRAIN, "objective": {"kind": "ldam"}, "model": {"kind": "timm", "name": "vit"}}, "model.kind"),
+    (Train, {**TRAIN, "objective": {"kind": "deit_lt"}}, "model.kind"),
+    (Train, {**TRAIN, "objective": {"kind": "deit_soft"}}, "model.kind"),
+    (Train, {**TRAIN, "objective": {"kind": "deit_soft"}, "model": SWIN}, "model.name"),
+    (Train, {**TRAIN, "objective": {"kind": "nvit"}, "model": DEIT}, "objective"),
+    (Recipe, {**SMOOTHED, "objective": {"kind": "uskd"}}, "mixup.label_smoothing"),
+    (Recipe, {**SMOOTHED, "objective": {"kind": "label_smoothing"}}, "mixup.label_smoothing"),
+    (Recipe, {**SMOOTHED, "objective": {"kind": "nkd", "label_smoothing": 0.1}}, "mixup.label_smoothing"),
+    (Recipe, {**RECIPE, "objective": {"kind": "dkd", "weight": {"start": 0, "end": 1, "epochs": 3}}},
+     "objective.weight.epochs"),
+    (Nkd, {"temperature": 0}, "temperature"),
+    (Nkd, {"temperature": {"start": 4, "end": 0, "epochs": 3}}, "temperature"),
+    (Uskd, {"alpha": 0, "beta": 0, "mu": 0}, "alpha"),
+    (AttentionTransfer, {"student_taps": [0, 1], "teacher_taps": [1]}, "teacher_taps"),
     (Prune, {"structures": [], "finetune": GUIDED}, "structures"),
     (Prune, {"structures": ["h", "h"], "finetune": GUIDED}, "structures"),
     (Evaluate, {"many": 10, "few": 20}, "few"),
     (Evaluate, {"boundaries": [7, 3]}, "boundaries"),
     (Resources, {"workers": 3}, "workers"),
     (Retrain, {**RETRAIN, "teacher": DISTILL}, "teacher.objective"),
-    (Retrain, {**RETRAIN, "student": {**TRAIN, "objective": {"kind": "nvit"}}}, "student.objective"),
+    (Retrain, {**RETRAIN, "student": {**DISTILL, "objective": {"kind": "nkd", "teachers": {"other": 1}}}},
+     "student.objective.teachers"),
+    (Retrain, {**RETRAIN, "further_teachers": {"split": "0" * 64}}, "further_teachers.split"),
+    (Retrain, {**RETRAIN, "further_teachers": {"other": "0" * 64}, "prune": {"finetune": {**RECIPE, "objective":
+        {"kind": "nkd", "teachers": {"other": 1}}}}}, "prune.finetune.objective.teachers"),
     (Retrain, {**RETRAIN, "student": {**DISTILL, "micro_batches": 3}}, "student.micro_batches"),
     (Retrain, {**RETRAIN, "prune": {"finetune": {**GUIDED, "micro_batches": 1}}}, "prune.finetune.micro_batches"),
     (
@@ -95,6 +116,13 @@ def test_values_that_contradict_are_refused_by_key(section: type[Section], value
         (LongtailSplit, {"seed": 2**32}),
         (LongtailSplit, {"seed": -1}),
         (Recipe, {**RECIPE, "objective": {"kind": "deit_lt", "alpha": 1.1}}),
+        (Recipe, {**RECIPE, "objective": {"kind": "nkd", "gamma": -1}}),
+        (Recipe, {**RECIPE, "objective": {"kind": "nkd", "temperature": float("nan")}}),
+        (Recipe, {**RECIPE, "objective": {"kind": "kd", "teachers": {}}}),
+        (Recipe, {**RECIPE, "objective": {"kind": "kd", "teachers": {"a.b": 1}}}),
+        (Recipe, {**RECIPE, "objective": {"kind": "kd", "teachers": {"teacher": 0}}}),
+        (Recipe, {**RECIPE, "objective": {"kind": "uskd", "mu": -1}}),
+        (Recipe, {**RECIPE, "objective": {"kind": "uskd", "rank_mode": "text"}}),
         (Recipe, {**RECIPE, "objective": {"kind": "deit_lt", "teacher_size": 7}}),
         (Recipe, {**RECIPE, "objective": {"kind": "cross_entropy", "drw": {"epoch": 1, "beta": 1.0}}}),
         (Recipe, {**RECIPE, "repeats": 0}),
@@ -139,7 +167,7 @@ def test_the_surface_of_the_configuration_is_frozen() -> None:
     assert set(Project.model_fields) == {"datasets", "pipelines"}
     assert set(Dataset.model_fields) == {"task", "source", "shard_size", "gates", "splits"}
     assert set(Pipeline.model_fields) == common
-    assert set(Retrain.model_fields) == common | after | {"flow", "teacher", "student"}
+    assert set(Retrain.model_fields) == common | after | {"flow", "teacher", "further_teachers", "student"}
     assert set(Compress.model_fields) == common | after | {"flow", "teacher", "student"}
     assert set(Resources.model_fields) == {
         "launcher", "workers", "min_workers", "node_deadline_seconds", "threads", "mode", "device",

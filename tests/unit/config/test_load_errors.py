@@ -24,7 +24,8 @@ MISTAKES = {
     "missing kind": (
         "        kind: deit_lt\n",
         "",
-        "student.objective: the key 'kind' is missing; known: cross_entropy, ldam, deit_lt, nvit",
+        "student.objective: the key 'kind' is missing; known: cross_entropy, ldam, deit_lt, nvit, "
+        "label_smoothing, tfkd_reg, logit_adjustment, kd, dkd, nkd, deit_soft, fitnets, attention_transfer, uskd",
     ),
     "unknown choice": (
         "name: sgd",
@@ -68,6 +69,24 @@ def test_a_mistake_in_a_pipeline_names_file_line_key_and_the_way_out(project, re
     project.write(old, new)
     said = refused(project.load().pipeline, "first")
     assert said.startswith(f"pipelines.yaml:{where}: pipelines.first.{message}"), said
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("-1", ": must be at least 0, got -1"),
+        ("0", ": must be greater than 0"),
+        ("hot", ': must be a number, got "hot"'),
+        ("{start: 4}", ": the key 'end' is missing"),
+        ("{start: 4, end: 1, epochs: 0}", ".epochs: must be at least 1, got 0"),
+        ("{start: 4, end: 1, epochs: 4}", ".epochs: must be below epochs (4), got 4"),
+    ],
+)
+def test_a_number_that_may_move_is_told_by_its_key(project, refused, value: str, message: str) -> None:
+    project.write("    profiles:\n      quick: {student: {epochs: 2}}\n      paper:\n", "    profiles:\n      paper:\n")
+    project.write("kind: deit_lt\n        alpha: 0.5", f"kind: kd\n        temperature: {value}")
+    said = refused(project.load().pipeline, "first")
+    assert f"pipelines.first.student.objective.temperature{message}" in said
 
 
 def test_each_of_several_mistakes_has_its_line(project, refused) -> None:

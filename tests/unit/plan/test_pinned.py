@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from vitops.config.base import Section
 from vitops.config.load import load
@@ -111,3 +112,29 @@ def test_an_altered_description_is_never_read(store, publish, chosen):
     blob.write_bytes(blob.read_bytes().replace(b"timm", b"temm"))
     with pytest.raises(VerificationError, match=digest):
         chosen(digest, digest)
+
+
+def test_a_further_teacher_is_a_root_of_the_student_and_named_with_its_role(tmp_path, store, publish):
+    recipe = {
+        "epochs": 1,
+        "micro_batch_size": 8,
+        "preprocessing": {"size": 32},
+        "optimizer": {"name": "sgd", "lr": 0.1},
+    }
+    train = recipe | {"model": {"kind": "cifar_resnet"}}
+
+    def resolve(digest):
+        document = yaml.safe_load(PIPELINES.format(student="", teacher=""))
+        document["pipelines"]["small"] |= {
+            "flow": "retrain",
+            "further_teachers": {"other": digest},
+            "teacher": train | {"objective": {"kind": "cross_entropy"}},
+            "student": train | {"objective": {"kind": "kd", "teachers": {"other": 1}}},
+        }
+        (tmp_path / "pipelines.yaml").write_text(yaml.safe_dump(document))
+        return {stage.name: stage for stage in resolved(store, load(tmp_path).only("small"), "small")}
+
+    found = resolve(publish("timm"))
+    assert {TIMM, RESNET} <= set(found["student"].roots) and TIMM not in found["teacher"].roots
+    with pytest.raises(UsageError, match=r"^pipelines\.small\.further_teachers\.other: no artifact"):
+        resolve("2" * 64)

@@ -99,6 +99,18 @@ def test_compress_pins_student_and_teacher_by_digest():
     assert {name for name in before if before[name] != after[name]} == {"prune", "evaluate", "report"}
 
 
+def test_further_teachers_are_pinned_inputs_of_the_student_alone():
+    nkd = STUDENT | {"objective": {"kind": "nkd", "teachers": {"teacher": 1, "other": 3}}}
+    one = {"student": nkd, "further_teachers": {"other": "3" * 64}}
+    before, found = by_name(project(retrain=one)), by_name(project(retrain=one | {"seed": 0}))
+    assert found["student"].pinned == {"other": "3" * 64} and found["student"].rebuilds == ("3" * 64,)
+    assert found["student"].inputs == {"split": "split", "teacher": "teacher"}
+    assert "vitops.models.pruned_vit:build" in found["student"].roots
+    after = by_name(project(retrain=one | {"further_teachers": {"other": "4" * 64}}))
+    assert {name for name in before if key_of(before[name]) != key_of(after[name])} == {"student"}
+    assert not any(found[name].pinned for name in found.keys() - {"student"})
+
+
 def test_roots_are_the_function_the_chosen_implementations_and_their_configuration():
     found = by_name(project())
     assert found["student"].roots[0] == "vitops.training.stage:train"

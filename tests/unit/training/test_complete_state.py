@@ -43,7 +43,7 @@ CONFIGURED = {
 """Path -> why a fresh training of the same configuration has the same values (checked below)."""
 TRANSIENT = {
     r"\._gradient\._sum\.": "the last step's sums: the next step writes every piece of them before it reads it",
-    r"^model\..*\.grad$": "the last step's gradients: the next step clears them before it makes its own",
+    r"^(model|auxiliary)\..*\.grad$": "the last step's gradients: the next step clears them before it makes its own",
 }
 """Path -> why its values may be lost (checked below: without them the training goes on to the same bits)."""
 MIDDLE, END = STEPS + 3, 2 * STEPS
@@ -84,7 +84,8 @@ class Running:
         """All that can hold state, by path."""
         training = self.training
         names = ("model", "average", "optimizer", "objective", "stream")
-        return reachable({**{name: getattr(training, name) for name in names}, "keeper": self.keeper})
+        roots = {"auxiliary": training.objective.auxiliary, **{name: getattr(training, name) for name in names}}
+        return reachable({**roots, "keeper": self.keeper})
 
     def digest(self):
         """Of everything that comes out."""
@@ -108,14 +109,28 @@ def student(split):
     return model, objective, TrainStream(split, config, 7), config
 
 
-def pruning(split):
-    config = Prune.model_validate(METHODS["pruning"])
+def pruning(split, config=METHODS["pruning"]):
+    config = Prune.model_validate(config)
     with seeded(5, "pruning"):
         dense = as_pruned_vit(build_model(Train.model_validate(METHODS["student"]).model, classes=3), config.dropout)
     model, roles = copy.deepcopy(dense), {**teachers(), "dense": dense}
-    inner = build_objective(config.finetune.objective, model=model, teachers=roles, counts=split.train_counts)
+    with seeded(5, "objective"):
+        inner = build_objective(config.finetune.objective, model=model, teachers=roles, counts=split.train_counts)
     recipe = pruning_recipe(config, epochs=END // STEPS)
     return model, Pruner(config, inner, model=model), TrainStream(split, recipe, 7), recipe
+
+
+def pruning_beside(split):
+    guide = {**METHODS["pruning"]["finetune"], "objective": {"kind": "uskd"}, "mixup": None}
+    return pruning(split, {**METHODS["pruning"], "finetune": guide})
+
+
+def beside(split):
+    config = Train.model_validate(METHODS["beside"])
+    with seeded(5, "beside"):
+        model = build_model(config.model, classes=3)
+        objective = build_objective(config.objective, model=model, teachers={}, counts=split.train_counts)
+    return model, objective, TrainStream(split, config, 7), config
 
 
 def teachers():
@@ -128,7 +143,7 @@ def split(tmp_path_factory):
     return write_split(tmp_path_factory.mktemp("complete"), train=8 * STEPS)
 
 
-@pytest.mark.parametrize("method", [toy, student, pruning])
+@pytest.mark.parametrize("method", [toy, student, pruning, beside, pruning_beside])
 def test_all_that_a_training_reaches_is_saved_or_derivable(method, split, tmp_path):
     running, fresh, whole = (Running(method(open_split(split)), tmp_path / n) for n in ("running", "fresh", "whole"))
     whole.steps(0, END)
@@ -143,7 +158,7 @@ def test_all_that_a_training_reaches_is_saved_or_derivable(method, split, tmp_pa
 
 def test_the_tables_name_nothing_that_no_training_has(split, tmp_path):
     paths: set[str] = set()
-    for method in (toy, student, pruning):
+    for method in (toy, student, pruning, beside):
         running = Running(method(open_split(split)), tmp_path / method.__name__)
         running.steps(0, 1)
         paths |= running.state().keys()

@@ -16,8 +16,10 @@ RECIPE = {
 }
 
 
-def stage(model, kind="train"):
-    return Stage("student", kind, {"config": RECIPE | {"model": model}, "seed": 0}, ("vitops.errors",), (), {})
+def stage(model, **recipe):
+    return Stage(
+        "student", "train", {"config": RECIPE | recipe | {"model": model}, "seed": 0}, ("vitops.errors",), (), {}
+    )
 
 
 def vit(name="deit_tiny_distilled_patch16_224", **args):
@@ -40,6 +42,18 @@ def test_what_cannot_be_built_is_a_usage_error_that_names_the_key(model, words):
         check_models("quickstart", [stage({"kind": "cifar_resnet", "depth": 8}), stage(model)])
     said = str(caught.value)
     assert said.startswith("pipelines.quickstart.student") and all(word in said for word in words), said
+
+
+def test_a_tap_that_the_model_does_not_have_is_named_before_anything_runs():
+    check_models("quickstart", [stage(vit(), objective={"kind": "uskd", "mid_tap": 11})])
+    with pytest.raises(UsageError, match=r"^pipelines\.quickstart\.student: objective\.mid_tap: got 12, but Vision"):
+        check_models("quickstart", [stage(vit(), objective={"kind": "uskd", "mid_tap": 12})])
+
+
+@pytest.mark.parametrize("drw", [None, {"epoch": 1}])
+def test_objectives_are_tried_on_their_models(drw):
+    check_models("quickstart", [stage(vit(), objective={"kind": "cross_entropy", "drw": drw}, epochs=2)])
+    check_models("quickstart", [stage(vit(), objective={"kind": "logit_adjustment"})])
 
 
 def test_good_models_pass_without_a_trace():

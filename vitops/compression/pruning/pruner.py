@@ -48,7 +48,7 @@ class Pruner(Objective):
 
     def __init__(self, config: Prune, inner: Objective, *, model: PrunedViT) -> None:
         super().__init__(config, model=model, teachers=inner.teachers, counts=inner.counts)
-        self.inner = inner
+        self.inner, self.auxiliary = inner, inner.auxiliary
         self.dense = model.dims.model_dump(mode="json")
         self.rules = rules(config, full_cost=macs(self.dense))
         check(self.dense, rules=self.rules, cost=macs)

@@ -22,7 +22,7 @@ from vitops.compression.pruning.shrink import shrink
 from vitops.config.compression import Prune
 from vitops.config.pipelines import Resources
 from vitops.config.training import MultiStep, Preprocessing, Recipe
-from vitops.data.keyed import derive
+from vitops.data.keyed import derive, seeded
 from vitops.data.loader import TrainStream, open_split
 from vitops.errors import UsageError, VitopsError
 from vitops.evaluation.predictors import subset_predictions, torch_predictor
@@ -140,9 +140,9 @@ class _Pruning:
         return fitted
 
     def _objective(self, model: PrunedViT) -> Any:
-        return build_objective(
-            self.config.finetune.objective, model=model, teachers=self.teachers, counts=self.reader.train_counts
-        )
+        section, counts = self.config.finetune.objective, self.reader.train_counts
+        with seeded(self.seed, "prune", "objective"):
+            return build_objective(section, model=model, teachers=self.teachers, counts=counts)
 
     def _stream(self, recipe: Recipe, phase: str) -> TrainStream:
         return TrainStream(self.reader, recipe, derive(self.seed, phase))
