@@ -38,10 +38,6 @@ class Vectors:
         """Count as read: inputs of cases that a file may lack."""
         self._unread -= set(names)
 
-    def wait(self, *names):
-        """Count as read: arrays that a test names because nothing asserts them yet."""
-        self._unread -= set(names)
-
     def matching(self, pattern):
         """(key, match) of every key that ``pattern`` matches completely, in file order."""
         found = ((name, re.fullmatch(pattern, name)) for name in self.arrays)

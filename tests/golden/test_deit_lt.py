@@ -22,6 +22,7 @@ from vitops.losses.deit_lt import Parts, deit_lt_loss
 from vitops.losses.deit_soft import soft_distillation
 from vitops.losses.drw import class_weights
 from vitops.losses.ldam import ldam_loss, margins
+from vitops.losses.paco import paco_loss
 from vitops.losses.teacher import hard_labels, resize
 from vitops.models import build, heads
 from vitops.models.heads import TwoHeads, two_heads
@@ -35,11 +36,6 @@ ASSERTED = (
 )
 # repeat_aug: the official sampler's order.
 WAITING = ("repeat_aug",)
-# Arrays of the teacher_losses files: PaCo, another loss for the teacher.
-WAITING_ARRAYS = (
-    *("paco_features", "paco_labels", "paco_sup_logits", "paco_queue", "paco_alpha", "paco_beta", "paco_gamma"),
-    *("paco_temperature", "paco_loss", "paco_grad_features", "paco_grad_sup"),
-)
 PREFIXES = ASSERTED + WAITING
 
 PUBLISHED = {
@@ -298,7 +294,7 @@ def test_ldam_rows_of_the_teacher_losses(vectors):
         loss = ldam_loss(cosines, vectors.tensor("labels"), margin=margin, scale=scale, weights=weights)
         close(loss.detach(), vectors[f"{case}_loss"], rtol=1e-5, atol=1e-5)
         close(torch.autograd.grad(loss, cosines)[0], vectors[f"{case}_grad"], rtol=1e-5, atol=1e-5)
-    vectors.wait(*WAITING_ARRAYS)
+    assert_paco_rows(vectors)
     vectors.assert_all_read()
 
 
@@ -319,3 +315,21 @@ def test_attention_distance_rank_and_diversity(vectors):
     cosine = TwoHeads(cls, dist, cls_logits=cls, dist_logits=dist).cosine.mean()
     close(expert_diversity(float(cosine)), vectors["diversity"], atol=1e-6)
     vectors.assert_all_read()
+
+
+def assert_paco_rows(vectors):
+    """Rows of features: the queries, their keys, the queue."""
+    features, logits = (vectors.tensor(f"paco_{name}").requires_grad_() for name in ("features", "sup_logits"))
+    counts = vectors.tensor("counts").float()
+    assert len(features) == 2 * len(logits) + vectors.scalar("paco_queue")
+    loss = paco_loss(
+        features,
+        vectors.tensor("paco_labels"),
+        logits=logits,
+        prior=counts / counts.sum(),
+        **{name: vectors.scalar(f"paco_{name}") for name in ("temperature", "alpha", "beta", "gamma")},
+    )
+    close(loss.detach(), vectors["paco_loss"], rtol=1e-5, atol=1e-5)
+    found = torch.autograd.grad(loss, (features, logits))
+    close(found[0], vectors["paco_grad_features"], rtol=1e-5, atol=1e-5)
+    close(found[1], vectors["paco_grad_sup"], rtol=1e-5, atol=1e-5)

@@ -136,6 +136,36 @@ class Ldam(ObjectiveSection):
             raise KeyProblem(key, "must give cosine logits for ldam: a cifar_resnet with head: cosine")
 
 
+class Paco(ObjectiveSection):
+    """PaCo: supervised contrast with class centres, a momentum copy and a queue; for a linear head."""
+
+    implementation: ClassVar[str] = "vitops.losses.paco:Paco"
+    kind: Literal["paco"] = "paco"
+    temperature: float = Field(0.05, gt=0)
+    """Divides the cosines of features: 0.05 on CIFAR, 0.2 on ImageNet-LT and iNaturalist."""
+    queue: int = Field(1024, ge=1)
+    """Keys that are remembered: 1024 on CIFAR, 8192 else."""
+    dim: int = Field(32, ge=1)
+    """Width of the projected features: 32 on CIFAR, 128 else."""
+    momentum: float = Field(0.999, ge=0, lt=1)
+    """Of the copy that makes the keys, per step."""
+    alpha: float = Field(0.01, ge=0)
+    """Weight of each feature of the same class: 0.01 on CIFAR, 0.05 else."""
+    beta: float = Field(1.0, gt=0)
+    """Weight of the class centre."""
+    gamma: float = Field(1.0, ge=0)
+    """Weight of the features among what a row is contrasted with."""
+    flip: float = Field(0.5, ge=0, le=1)
+    """Probability that the second view is mirrored (0 for digits)."""
+
+    def check_model(self, model: Section) -> None:
+        """Class centres are one linear layer over unscaled features."""
+        if getattr(model, "head", None) == "cosine":
+            raise KeyProblem("model.head", "must be linear for paco: its class centres have lengths of their own")
+        if "_distilled_" in getattr(model, "name", ""):
+            raise KeyProblem("model.name", "must have one head for paco, and a distilled model has two")
+
+
 class DeitLt(ObjectiveSection):
     """DeiT-LT: hard distillation into the DIST token, re-weighted from an epoch on. Without ``drw``: hard DeiT."""
 
@@ -382,6 +412,7 @@ Objective = Annotated[
     | DeitSoft
     | FitNets
     | AttentionTransfer
-    | Uskd,
+    | Uskd
+    | Paco,
     Field(discriminator="kind"),
 ]

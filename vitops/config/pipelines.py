@@ -1,8 +1,8 @@
 """``pipelines:`` of pipelines.yaml: one class per flow; its fields are the flow's stages."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from vitops.config.base import KeyProblem, Section
 from vitops.config.compression import Export, Prune, Quantize
@@ -13,6 +13,12 @@ DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 
 
+def _form(value: Any) -> str:
+    return "[digest]" if isinstance(value, str) else "[stage]"
+
+
+Teacher = Annotated[Annotated[Train, Tag("[stage]")] | Annotated[Digest, Tag("[digest]")], Discriminator(_form)]
+"""A training stage, or the digest of a model artifact."""
 _TAKEN = {"teacher", "split", "model", "dense"}
 """Roles of what stages read already."""
 
@@ -107,7 +113,8 @@ class Retrain(Pipeline):
     """data -> teacher -> student -> prune -> export -> quantize -> evaluate -> package -> report."""
 
     flow: Literal["retrain"] = "retrain"
-    teacher: Train
+    teacher: Teacher
+    """A training stage of its own, or the digest of a model artifact that was made before."""
     further_teachers: dict[Name, Digest] = Field(default_factory=dict)
     """Role -> digest of a model artifact: teachers beside the one that is trained here, for ``objective.teachers``."""
     student: Train
@@ -119,16 +126,21 @@ class Retrain(Pipeline):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Retrain":
-        self._check_workers(teacher=self.teacher, student=self.student, **{"prune.finetune": self.prune.finetune})
-        if self.teacher.objective.roles():
-            raise KeyProblem(
-                "teacher.objective", f"{self.teacher.objective.kind} needs a teacher, which the teacher stage lacks"
-            )
+        if isinstance(self.teacher, Train):
+            self._check_teacher(self.teacher)
+        self._check_workers(student=self.student, **{"prune.finetune": self.prune.finetune})
         if taken := sorted(_TAKEN & self.further_teachers.keys()):
             raise KeyProblem(f"further_teachers.{taken[0]}", "is a role that is taken: choose another name")
         check_roles(self.student, ("teacher", *self.further_teachers), key="student")
         check_roles(self.prune.finetune, ("teacher",), key="prune.finetune")
         return self
+
+    def _check_teacher(self, teacher: Train) -> None:
+        self._check_workers(teacher=teacher)
+        if teacher.objective.roles():
+            raise KeyProblem(
+                "teacher.objective", f"{teacher.objective.kind} needs a teacher, which the teacher stage lacks"
+            )
 
 
 class Compress(Pipeline):

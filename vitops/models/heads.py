@@ -58,6 +58,15 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
     return heads(model, x)["mean"]
 
 
+def pooled(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the one head of a model reads, (B, E), and its logits (B, C)."""
+    features = cast(Tensor, model.forward_features(x))  # type: ignore[operator]
+    if hasattr(model, "forward_head"):
+        features = cast(Tensor, model.forward_head(features, pre_logits=True))  # type: ignore[operator]
+    head = model.get_classifier() if hasattr(model, "get_classifier") else model.head  # type: ignore[operator]
+    return features, cast(nn.Module, head)(features)
+
+
 class CosineHead(nn.Linear):
     """Unit features times unit class weights, no bias: outputs are cosines in [-1, 1] (B, C).
 

@@ -161,22 +161,24 @@ class _Flow:
         return self._compressed(pipeline, {}, pinned, {role: (digest,) for role, digest in pinned.items()})
 
     def _retrain(self, pipeline: Retrain) -> tuple[Stage, ...]:
+        teacher = pipeline.teacher
+        made = {} if isinstance(teacher, str) else {"teacher": "teacher"}
+        named = {"teacher": teacher} if isinstance(teacher, str) else {}
         models: dict[str, tuple[Rebuilt, ...]] = {
             "student": (type(pipeline.student.model),),
-            "teacher": (type(pipeline.teacher.model),),
+            "teacher": (teacher if isinstance(teacher, str) else type(teacher.model),),
         }
-        trained = {"student": "student", "teacher": "teacher"}
         return (
-            self._stage("teacher", "train", pipeline.teacher),
+            *(() if isinstance(teacher, str) else (self._stage("teacher", "train", teacher),)),
             self._stage(
                 "student",
                 "train",
                 pipeline.student,
-                inputs={"teacher": "teacher"},
-                pinned=pipeline.further_teachers,
+                inputs=made,
+                pinned=named | pipeline.further_teachers,
                 rebuilds=(*models["teacher"], *pipeline.further_teachers.values()),
             ),
-            *self._compressed(pipeline, trained, {}, models),
+            *self._compressed(pipeline, {"student": "student", **made}, named, models),
         )
 
     def _compressed(

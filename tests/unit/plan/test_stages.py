@@ -99,6 +99,18 @@ def test_compress_pins_student_and_teacher_by_digest():
     assert {name for name in before if before[name] != after[name]} == {"prune", "evaluate", "report"}
 
 
+def test_a_teacher_named_by_its_digest_is_not_trained_again():
+    found = by_name(project(retrain={"teacher": "2" * 64}))
+    assert "teacher" not in found
+    assert found["student"].inputs == {"split": "split"}
+    for name in ("student", "prune", "evaluate", "report"):
+        assert found[name].pinned == {"teacher": "2" * 64} and "2" * 64 in found[name].rebuilds
+    trained = by_name(project())
+    digests = {"split": "0" * 64, "teacher": "2" * 64}
+    assert trained["student"].parameters == found["student"].parameters
+    assert stage_key(trained["student"], digests, CODE) == stage_key(found["student"], {"split": "0" * 64}, CODE)
+
+
 def test_further_teachers_are_pinned_inputs_of_the_student_alone():
     nkd = STUDENT | {"objective": {"kind": "nkd", "teachers": {"teacher": 1, "other": 3}}}
     one = {"student": nkd, "further_teachers": {"other": "3" * 64}}

@@ -20,6 +20,8 @@ REFUSED = {
         for family in PLAIN
     },
     **{("ldam", family): "must give cosine logits" for family in ("vit", "swin", "cnn", "deit")},
+    ("paco", "cosine"): "must be linear for paco",
+    ("paco", "deit"): "must have one head for paco",
     **{("nvit", family): "guides pruning and fine-tuning" for family in (*PLAIN, "deit")},
 }
 """Pairs that make no sense -> what the configuration says about them."""
@@ -64,6 +66,12 @@ def test_a_kill_around_the_drw_switch_changes_nothing(kind, family, epoch, split
     whole, resumed, place = whole_and_resumed(split, tmp_path, config, family, kill_after=steps, **ALONE)
     assert resumed == whole
     assert steps - 2 <= place <= steps
+
+
+def test_paco_with_sam_goes_on_to_the_bits_of_the_whole(split, tmp_path):
+    config = configured("paco", "cnn", changes={"queue": 12, "momentum": 0.5}, sam={"rho": 0.05})
+    whole, resumed, place = whole_and_resumed(split, tmp_path, config, "cnn", **ALONE)
+    assert resumed == whole and place > STEPS
 
 
 def test_the_drw_switch_changes_something(split, tmp_path):

@@ -54,6 +54,7 @@ def test_a_tap_that_the_model_does_not_have_is_named_before_anything_runs():
 def test_objectives_are_tried_on_their_models(drw):
     check_models("quickstart", [stage(vit(), objective={"kind": "cross_entropy", "drw": drw}, epochs=2)])
     check_models("quickstart", [stage(vit(), objective={"kind": "logit_adjustment"})])
+    check_models("quickstart", [stage({"kind": "cifar_resnet", "head": "linear"}, objective={"kind": "paco"})])
 
 
 def test_good_models_pass_without_a_trace():

@@ -9,7 +9,7 @@ from synthetic_split import write_split
 
 from vitops.data.loader import open_split
 from vitops.errors import Interrupted, VitopsError
-from vitops.models.artifact import load
+from vitops.models.artifact import ModelSpec, load
 from vitops.store.job import Job, Position
 from vitops.training.stage import check_teacher, train
 
@@ -135,6 +135,32 @@ def test_a_teacher_that_does_not_know_the_labels_is_refused(answer, teacher, spl
         model.head.weight.copy_(model.head.weight.roll(1, 0) if answer == "permuted" else model.head.weight[:1].clone())
     with pytest.raises(VitopsError, match="class-balanced"):
         check_teacher(model, spec, reader=open_split(split), seed=0)
+
+
+class RightFor(torch.nn.Module):
+    """Names the class of a synthetic image by its brightest channel, but two of every ``nth`` images wrongly."""
+
+    def __init__(self, nth):
+        super().__init__()
+        self.bias, self.nth, self.images = torch.nn.Parameter(torch.zeros(())), nth, 0
+
+    def forward(self, x):
+        wrong = (torch.arange(len(x)) + self.images) % self.nth < 2
+        self.images += len(x)
+        channels = x.mean((2, 3))[:, :2]
+        return torch.where(wrong[:, None], channels.flip(1), channels) + self.bias
+
+
+@pytest.mark.parametrize(("nth", "accepted"), [(10, True), (6, False)])
+def test_of_two_classes_three_quarters_are_asked_for(nth, accepted, tmp_path):
+    """2 / C would ask a binary teacher for every image: 80 % are enough, two thirds are not."""
+    reader = open_split(write_split(tmp_path, classes=2, train=60))
+    spec = ModelSpec(builder={}, preprocessing={"size": 16}, classes=reader.classes, train_counts=reader.train_counts)
+    if accepted:
+        assert 0.75 <= check_teacher(RightFor(nth), spec, reader=reader, seed=0) < 0.9
+    else:
+        with pytest.raises(VitopsError, match=r"at least 75\.0 % are needed"):
+            check_teacher(RightFor(nth), spec, reader=reader, seed=0)
 
 
 def test_a_teacher_with_its_classes_in_another_order_is_understood(teacher, split):
