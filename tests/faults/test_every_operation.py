@@ -27,4 +27,4 @@ def test_a_kill_or_an_error_at_any_disk_operation_leaves_a_store_that_goes_on_to
     assert summary["kills"] >= summary["points"] + 4
     assert summary["power_cuts"] >= 4
     assert len(summary["kills_per_stage"]) >= 5
-    assert f"| {summary['kills']} |" in table.read_text()
+    assert f"| {summary['kills']:,} |" in table.read_text()

@@ -56,7 +56,7 @@ class Dims(BaseModel):
     attn_drop: float = Field(0.0, ge=0, lt=1)
     """Dropout of attention weights; the others below as well: all where timm has them, in training only."""
     proj_drop: float = Field(0.0, ge=0, lt=1)
-    """Of each linear layer's output inside a block, save q, k and v."""
+    """Of the MLP's activations, and of what each branch of a block gives."""
     pos_drop: float = Field(0.0, ge=0, lt=1)
     """Of tokens with their positions."""
     head_drop: float = Field(0.0, ge=0, lt=1)

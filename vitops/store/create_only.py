@@ -23,11 +23,10 @@ def require_create_only(objects: Objects, note: Path) -> None:
     if cache_file.load(note) == _KEPT:
         return
     name = f"probes/{uuid.uuid4().hex}"
-    try:
-        kept = objects.create(name, b"first") and not objects.create(name, b"second")
-    finally:
-        objects.remove(name)
-    if not kept:
+    objects.create(name, b"first")
+    overwritten = objects.create(name, b"second")
+    objects.remove(name)
+    if overwritten:
         raise VitopsError(
             f"{objects.url}: the server ignores `If-None-Match: *` and overwrites what is there, so runs on two "
             "machines would publish over each other. Nothing was written. Use a server that keeps the condition "

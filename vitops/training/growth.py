@@ -16,8 +16,8 @@ class Growth:
         self._pause = LOOK_SECONDS
         self._next: float | None = None
 
-    def due(self, now: float) -> bool:
-        """Whether to look for room now; ask only while the training works, for the first question begins a pause."""
+    def take_look(self, now: float) -> bool:
+        """Whether a look for room is taken now, which begins the next pause; ask only while the training works."""
         if self._next is None:
             self._next = now + self._pause
         if now < self._next:

@@ -77,15 +77,15 @@ def room(resources: Resources) -> int:
     from ray._private.state import available_resources_per_node  # Ray's public call adds the nodes up
 
     free = available_resources_per_node()
-    return places([free.get(node["NodeID"], {}) for node in _alive()], resources)
+    return places_on([free.get(node["NodeID"], {}) for node in _alive()], resources)
 
 
 def capacity(resources: Resources) -> int:
     """How many workers the alive nodes could hold if nothing else ran on them."""
-    return places([node["Resources"] for node in _alive()], resources)
+    return places_on([node["Resources"] for node in _alive()], resources)
 
 
-def places(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
+def places_on(nodes: Iterable[Mapping[str, float]], resources: Resources) -> int:
     """How many workers fit on nodes that have so much of each resource."""
     needed = resources_per_worker(resources)
     return sum(min(int(node.get(name, 0) // number) for name, number in needed.items()) for node in nodes)
@@ -96,10 +96,10 @@ def alive_nodes() -> dict[str, str]:
     return {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in _alive()}
 
 
-def workers_for(resources: Resources, there: int) -> int | None:
+def workers_for(resources: Resources, places: int) -> int | None:
     """The most workers that a training may have with so many places; None if there are too few."""
     workers = resources.workers
-    while workers > there:
+    while workers > places:
         workers //= 2
     return workers if workers >= resources.fewest_workers else None
 

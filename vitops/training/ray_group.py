@@ -98,7 +98,7 @@ class Group:
             if job.stopping():
                 asked = min(asked, now)
                 self._stop(answer, waited=now - asked)
-            elif self._begun.exists() and self._growth.due(now):
+            elif self._begun.exists() and self._growth.take_look(now):
                 self._look_for_room()
             time.sleep(POLL_SECONDS)
         return answer

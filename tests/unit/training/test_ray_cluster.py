@@ -4,7 +4,7 @@ import pytest
 
 from vitops.config.pipelines import Resources
 from vitops.errors import UsageError, VitopsError
-from vitops.training.ray_cluster import connected, places, workers_for
+from vitops.training.ray_cluster import connected, places_on, workers_for
 from vitops.training.ray_worker import serve
 
 
@@ -27,7 +27,7 @@ CUDA = Resources(workers=8, device="cuda")
     ],
 )
 def test_a_worker_needs_all_it_takes_on_one_node(nodes, resources, there):
-    assert places(nodes, resources) == there
+    assert places_on(nodes, resources) == there
 
 
 @pytest.mark.parametrize(("there", "workers"), [(1, None), (3, 2), (4, 4)])
