@@ -26,7 +26,7 @@ def chains(undisturbed: Undisturbed, *, least, seed, jobs) -> Tally:
     Where that many can be one in each stage, they go on until each was struck.
     """
     stages, tally = undisturbed.stages, Tally()
-    names = [f"{seed}-{number}" for number in range(4 * least // len(stages) + jobs)]
+    names = [f"{seed}-{number}" for number in range(4 * least // len(stages) + 8 + jobs)]
     while names:
         missing = least - tally.kills.total()
         if missing <= 0 and (least < len(stages) or all(tally.kills[stage] for stage in stages)):
