@@ -26,6 +26,7 @@ from enumeration import cuts, errors, kills, strike
 from random_kills import chains
 from real_kills import STAGES, RealRoad, chain
 from small_road import EXACT
+from small_road import STAGES as SMALL
 from tally import AGAIN, DIVERGENT, NAMED, SAME, STUCK, UNNAMED, UNREACHED, Tally
 from undisturbed import Undisturbed
 
@@ -91,13 +92,18 @@ def _real(root, options):
     road, draw = RealRoad(root / "undisturbed"), random.Random(options.seed)
     _say(f"undisturbed with Prefect and Ray: {json.dumps(road.seconds)} s")
     for number in range(2 * options.real // len(STAGES) + 2):
-        missing = options.real - tally.kills.total()
-        if missing <= 0:
+        missing, left = max(0, options.real - tally.kills.total()), _left(tally.kills, STAGES, options.real)
+        if not missing and not left:
             break
-        many = missing >= len(STAGES)
-        stages = STAGES if many else sorted(draw.sample(STAGES, missing), key=STAGES.index)
+        drawn = STAGES if missing >= len(STAGES) else {*draw.sample(STAGES, missing), *left}
+        stages = sorted(drawn, key=STAGES.index)
         tally += _timed(f"real chain {number}", chain, road, root / f"chain-{number}", draw=draw, stages=stages)
     return tally
+
+
+def _left(kills, stages, least):
+    """Stages in which nothing was killed yet, where as many kills were asked for as there are stages."""
+    return [stage for stage in stages if not kills[stage]] if least >= len(stages) else []
 
 
 def _timed(what, work, *args, **options):
@@ -133,9 +139,17 @@ def _summary(found, options):
         "seed": options.seed,
     }
     wrong = ("divergent", "manual_repairs", "unnamed_errors", "unreached")
-    spread = options.every > 1 or all(found[part].kills[stage] for part in (OPERATIONS, CUTS) for stage in EXACT)
     enough = summary["random_kills"] >= options.random and summary["real_kills"] >= options.real
-    return summary | {"holds": spread and enough and not any(summary[name] for name in wrong)}
+    enough = enough and all(found[part].points for part in (OPERATIONS, CUTS, ERRORS, DAMAGE))
+    return summary | {"holds": enough and _spread(found, options) and not any(summary[name] for name in wrong)}
+
+
+def _spread(found, options):
+    """Whether every stage was struck in each part of which enough was asked for."""
+    least = len(EXACT) if options.every == 1 else 0
+    asked = ((OPERATIONS, EXACT, least), (CUTS, EXACT, least))
+    asked = (*asked, (MOMENTS, SMALL, options.random), (REAL, STAGES, options.real))
+    return not any(_left(found[part].kills, stages, number) for part, stages, number in asked)
 
 
 def _kills_per_stage(found):

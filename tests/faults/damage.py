@@ -41,7 +41,9 @@ def _damaged(undisturbed, killed, name, kind):
         home = Path(folder, "home")
         undisturbed.copy(killed, home)
         _spoil(home / name, kind)
-        verdict, sentences = undisturbed.judge(home, UNTIL)
+        verdict, sentences = undisturbed.judge(
+            home, UNTIL, at_risk=None
+        )  # a damaged checkpoint costs what is since the one before
         if verdict != DIVERGENT:
             return verdict, sentences
         found, expected, named = content(home), undisturbed.expected[UNTIL], {path for path, _ in problems(home)}

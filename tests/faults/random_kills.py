@@ -21,10 +21,17 @@ SHARE = 0.9
 
 
 def chains(undisturbed: Undisturbed, *, least, seed, jobs) -> Tally:
-    """Disturb roads until at least this many children were killed, or far more were begun; a point is a road."""
-    tally, names = Tally(), [f"{seed}-{number}" for number in range(4 * least // len(undisturbed.stages) + jobs)]
-    while names and (missing := least - tally.kills.total()) > 0:
-        begun = min(jobs, math.ceil(missing / len(undisturbed.stages)))
+    """Disturb roads until at least this many children were killed, or far more were begun; a point is a road.
+
+    Where that many can be one in each stage, they go on until each was struck.
+    """
+    stages, tally = undisturbed.stages, Tally()
+    names = [f"{seed}-{number}" for number in range(4 * least // len(stages) + 8 + jobs)]
+    while names:
+        missing = least - tally.kills.total()
+        if missing <= 0 and (least < len(stages) or all(tally.kills[stage] for stage in stages)):
+            break
+        begun = min(jobs, max(1, math.ceil(missing / len(stages))))
         tasks = [lambda own=own: _chain(undisturbed, own) for own in names[:begun]]
         names = names[begun:]
         for _, found in forked.each(tasks, jobs=jobs):

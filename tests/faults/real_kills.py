@@ -2,7 +2,8 @@
 
 A chain is one project: the command is started, and some time after a stage has begun either the command's process
 group or the flow's is killed, as the seed says; the next start of the same command is the next victim. Then the
-command runs to its end, and every exact digest must be that of an undisturbed run in another folder.
+command runs to its end, and every exact digest must be that of an undisturbed run in another folder. A start that ends
+with an error before it was struck, or hangs, is a repair by hand, and a point of its own.
 """
 
 import json
@@ -34,13 +35,15 @@ class RealRoad:
 
 
 def chain(road, folder, *, draw: random.Random, stages=STAGES) -> Tally:
-    """Kill a run in each of the stages, in order, then let it go on to its end; a tally of one point."""
+    """Kill a run in each of the stages, in order, then let it go on to its end: one point, and one a stuck start."""
     folder.mkdir()
     project, killed, tally = Project(folder, code=True), [], Tally()
     for stage in stages:
         delay, victim = draw.uniform(0, road.seconds[stage]), draw.choice(("command", "flow"))
-        if _kill_in(project, stage, delay, victim):
-            killed.append(stage)
+        struck, stuck = _kill_in(project, stage, delay, victim)
+        killed += [stage] if struck else []
+        if stuck:
+            tally.add(f"{folder.name}, started to be killed in {stage}", STUCK, stuck)
     verdict, sentences = _judged(road, project)
     tally.add(folder.name, verdict, sentences, kills=killed)
     return tally
@@ -59,17 +62,29 @@ def _judged(road, project):
 
 
 def _kill_in(project, stage, delay, victim):
-    """Whether the run was killed before it had done the stage."""
+    """Whether the run was killed before it had done the stage, and what is wrong if it is stuck."""
     before = set(_records(project))
     process = project.start(*COMMAND)
     record = _wait_for(project, process, stage, before)
     time.sleep(delay if record else 0)
-    running = record is not None and process.poll() is None and _status(record, stage) == "running"
-    if process.poll() is None:
-        flow = json.loads(record.read_text())["pid"] if record else process.pid
-        _kill_group(process.pid if victim == "command" else flow)
-    _ended(process)
-    return running
+    if record is None or process.poll() is not None:
+        return False, _stuck(project, process, stage)
+    running, flow = _status(record, stage) == "running", json.loads(record.read_text())["pid"]
+    _kill_group(process.pid if victim == "command" else flow)
+    _, err = _ended(process)
+    hung = victim == "flow" and flow != process.pid and process.returncode == -signal.SIGKILL
+    return running, [f"the command hangs after its flow was killed: {err}", project.log()] if hung else []
+
+
+def _stuck(project, process, stage):
+    """Of a start that was not struck: nothing if it ended well, as its stage was too short, or else what is wrong."""
+    hangs = process.poll() is None
+    if hangs:
+        _kill_group(process.pid)
+    _, err = _ended(process)
+    if hangs:
+        return [f"the command has not come to {stage} after {PATIENCE} s: {err}", project.log()]
+    return [f"the command ended with {process.returncode}: {err}", project.log()] if process.returncode else []
 
 
 def _ended(process):

@@ -92,6 +92,16 @@ def differences(found, expected):
     return [f"{name}: {found[name]} instead of {expected[name]}" for name in expected if found[name] != expected[name]]
 
 
+def redone(home, *, more_than):
+    """Sentences about trainings that went on further behind what a killed run had reached than that many steps."""
+    outcomes = [(receipt.stage, receipt.predicate.outcome) for receipt in Ledger(home).entries()]
+    return [
+        f"{stage}: {outcome.work_lost.steps} steps done anew, resumed from {outcome.resumed_from}"
+        for stage, outcome in outcomes
+        if outcome.work_lost and outcome.work_lost.steps > more_than
+    ]
+
+
 def problems(home):
     """What ``vitops verify`` says about the store."""
     return [(str(problem.path.relative_to(home)), problem.sentence) for problem in verify(home, None)]

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import forked
 from disk_operations import Operations
-from small_road import EXACT, STAGES, Road, content, differences, problems
+from small_road import EXACT, STAGES, Road, content, differences, problems, redone
 from tally import DIVERGENT, SAME, STUCK
+
+INTERVAL = 1
+"""Steps between two checkpoints of ``small.yaml``, so those that a kill may cost."""
 
 
 class Undisturbed:
@@ -47,14 +50,18 @@ class Undisturbed:
             self.road.run(home, until=stage, reached=lambda name: operations.begin() if name == stage else None)
         return operations.done
 
-    def judge(self, home, until):
-        """Run the road again in a disturbed store, as anybody would, and compare: (verdict, sentences)."""
+    def judge(self, home, until, *, at_risk=INTERVAL):
+        """Run the road again in a disturbed store, as anybody would, and compare: (verdict, sentences).
+
+        More than ``at_risk`` steps of a training that are done anew are a difference as well; None allows any number.
+        """
         try:
             self.road.run(home, until=until)
             expected, found = self.expected[until], content(home)
             if until not in EXACT:  # the bytes of a killed report are another report's than those of the next
                 expected = {**expected, "unnamed": found["unnamed"]}
             found = differences(found, expected) + [str(problem) for problem in problems(home)]
+            found += [] if at_risk is None else redone(home, more_than=at_risk)
         except Exception:  # noqa: BLE001 - whatever stands in the way of going on is the finding
             return STUCK, [traceback.format_exc()]
         return (DIVERGENT, found) if found else (SAME, [])
