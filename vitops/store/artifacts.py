@@ -165,14 +165,28 @@ class Store:
         return f"{self.shared.url}/checkpoints/{key}" if self.shared else None
 
     def drop_checkpoints(self, key: str) -> None:
-        """Remove the checkpoints of a stage key that nobody needs any more; what cannot be removed only takes space."""
+        """Remove this home's checkpoints of a finished stage key; what cannot be removed only takes space."""
         folder = self.home / "checkpoints" / key
         if folder.is_dir():
             with suppress(OSError, VitopsError):
                 durable.remove(folder)
-        if self.shared:
+
+    def shared_leftovers(self, key: str) -> list[str]:
+        """The objects that checkpoints of a stage key left in the bucket; none where it does not answer."""
+        if self.shared is not None:
             with suppress(VitopsError):
-                for name in self.shared.sizes(f"checkpoints/{key}/"):
+                return list(self.shared.sizes(f"checkpoints/{key}/"))
+        return []
+
+    def drop_shared_checkpoints(self, key: str, *, check: Callable[[], None]) -> None:
+        """Remove the bucket's checkpoints of a finished stage key; only for who holds the key against other homes.
+
+        ``check`` is called before each object and raises VitopsError when that is over: the others stay.
+        """
+        with suppress(VitopsError):
+            for name in self.shared_leftovers(key):
+                check()
+                if self.shared is not None:
                     self.shared.remove(name)
 
     @contextmanager
