@@ -28,6 +28,7 @@ from vitops.store.canonical import sha256_file
 from vitops.store.manifest import FileEntry
 from vitops.store.objects import Objects
 from vitops.store.prefixes import resolve
+from vitops.store.readable import readable
 from vitops.store.refs import Ref
 from vitops.store.scratch import Scratch
 from vitops.store.stat_memo import StatMemo
@@ -98,7 +99,9 @@ class Store:
         """The artifact's files. Raises UsageError if there is no such artifact, VerificationError if it is altered."""
         path = self._manifest_path(digest)
         try:
-            return checked(digest, path.read_bytes(), path)
+            with readable(path):
+                data = path.read_bytes()
+            return checked(digest, data, path)
         except FileNotFoundError as error:
             raise UsageError(f"no artifact {digest} in {self.home}. `vitops ls` lists those that are there.") from error
 
@@ -110,7 +113,8 @@ class Store:
         for entry in self.manifest(digest):
             if entry.path == path:
                 blob = self.blob(entry.sha256)
-                data = blob.read_bytes() if blob.is_file() else b""
+                with self._distrusted(entry), readable(blob):
+                    data = blob.read_bytes() if blob.is_file() else b""
                 found = hashlib.sha256(data).hexdigest()
                 if found != entry.sha256:
                     self.distrust(entry.sha256)
@@ -227,8 +231,9 @@ class Store:
 
     def _take_in(self, source: Path, entry: FileEntry) -> None:
         target = self.blob(entry.sha256)
-        if target.is_file() and not target.is_symlink() and sha256_file(target) == entry.sha256:
-            return
+        with suppress(VerificationError):  # what cannot be read is replaced
+            if target.is_file() and not target.is_symlink() and sha256_file(target) == entry.sha256:
+                return
         self.memo.forget(DIGESTS, target)
         durable.make_folder(target.parent)
         aside = self._scratch.folder()
@@ -239,7 +244,7 @@ class Store:
     def _write_manifest(self, digest: str, entries: Iterable[FileEntry]) -> None:
         path, data = self._manifest_path(digest), manifest.render(entries)
         aside = self._scratch.folder()
-        if not durable.create_only(path, data, aside=aside) and path.read_bytes() != data:
+        if not durable.create_only(path, data, aside=aside) and not _holds(path, data):
             durable.write_bytes(path, data, aside=aside)
 
     def _drop_manifest(self, digest: str) -> None:
@@ -252,7 +257,19 @@ class Store:
         path = self.blob(entry.sha256)
         if not path.is_file():
             return False
-        return self.memo.value(DIGESTS, path, sha256_file) == entry.sha256
+        try:
+            return self.memo.value(DIGESTS, path, sha256_file) == entry.sha256
+        except VerificationError:
+            return False
+
+    @contextmanager
+    def _distrusted(self, entry: FileEntry) -> Iterator[None]:
+        """Where the block cannot read the blob, it does not count as present any more."""
+        try:
+            yield
+        except VerificationError:
+            self.distrust(entry.sha256)
+            raise
 
     def _mend(self, folder: Path, digest: str, entries: Iterable[FileEntry]) -> None:
         """Make the folder hold exactly these files, touching only what differs."""
@@ -271,12 +288,21 @@ class Store:
         durable.make_folder(path.parent)
         blob = self.blob(entry.sha256)
         try:
-            found = durable.copy(blob, path, expected=entry.sha256, aside=self._scratch.folder(), sync=False)
+            with self._distrusted(entry):
+                found = durable.copy(blob, path, expected=entry.sha256, aside=self._scratch.folder(), sync=False)
         except FileNotFoundError as error:
             raise altered(digest, blob, expected=entry.sha256, found="no file", name=entry.path) from error
         if found != entry.sha256:
             self.distrust(entry.sha256)
             raise altered(digest, blob, expected=entry.sha256, found=found, name=entry.path)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        with readable(path):
+            return path.read_bytes() == data
+    except VerificationError:
+        return False
 
 
 def checked(digest: str, data: bytes, place: Path | str) -> list[FileEntry]:
