@@ -54,9 +54,17 @@ def _blobs(store: Store) -> Iterator[Problem]:
     for path in _walk(store.blobs):
         if path != store.blob(path.name) or not manifest.HEX64.fullmatch(path.name) or path.is_symlink():
             yield stray(path)
-        elif (found := sha256_file(path)) != path.name:
+        elif sentence := _difference(path):
             store.distrust(path.name)
-            yield Problem(path, f"altered: SHA-256 is {found}. {_users(store, path.name)}")
+            yield Problem(path, f"{sentence} {_users(store, path.name)}")
+
+
+def _difference(blob: Path) -> str | None:
+    try:
+        found = sha256_file(blob)
+    except VitopsError as error:
+        return str(error)
+    return None if found == blob.name else f"altered: SHA-256 is {found}."
 
 
 def _users(store: Store, name: str) -> str:
@@ -128,8 +136,11 @@ def _checkpoints(store: Store) -> Iterator[Problem]:
     """Folders that carry their own manifest; one without claims nothing (a stage that was killed leaves such)."""
     for folder in sorted(store.home.glob("checkpoints/**/")):
         if (folder / manifest.NAME).is_file():
-            for path, sentence in manifest.differences(folder):
-                yield Problem(path, sentence)
+            try:
+                for path, sentence in manifest.differences(folder):
+                    yield Problem(path, sentence)
+            except VitopsError as error:
+                yield Problem(folder, str(error))
 
 
 def _entries(store: Store, digest: str) -> list[manifest.FileEntry]:

@@ -48,6 +48,9 @@ class Objective(ABC):
     def loss(self, sample: dict[str, Tensor], rng: torch.Generator) -> tuple[Tensor, Contributions]:
         """Mean loss (a scalar, all terms added up) of one micro-batch, and its contributions; no backward() in here.
 
+        In here and in the model's forward nothing may change but buffers; what ``state_dict`` gives changes in
+        ``merge`` and after the step. For several workers share a step's micro-batches, and each knows its own alone.
+
         ``sample`` has ``input`` (B, 3, H, W), ``target`` (B,) and, when mixed, ``mixed`` (B, C) soft targets.
         """
 

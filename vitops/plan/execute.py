@@ -93,20 +93,39 @@ def unchanged_code(place: Place, stage: Stage) -> None:
         )
 
 
-def _hit(place: Place, stage: Stage, key: str) -> Done | None:
+def _hit(place: Place, stage: Stage, key: str, *, turn: Turn | None = None) -> Done | None:
+    """The result that is there already. ``turn``: the right to the key against other homes, where this run has it."""
     receipt = place.ledger.by_key(key)
     if receipt is None or not place.store.present(receipt.digest):
         return None
-    place.store.drop_checkpoints(key)  # a kill right after the receipt left them
+    _clear(place, key, turn)  # a kill right after the receipt left them
     place.record.update(stage.name, status="hit", digest=receipt.digest, seconds=0.0)
     return Done(Ref(kind=stage.kind, digest=receipt.digest), hit=True)
+
+
+def _clear(place: Place, key: str, turn: Turn | None) -> None:
+    """Remove the checkpoints of a finished stage.
+
+    Another home may compute it again all the same, if it found the result altered: so those in the bucket go only
+    within a turn, this run's own or one that is free at once.
+    """
+    place.store.drop_checkpoints(key)
+    if turn is not None:
+        place.store.drop_shared_checkpoints(key, check=turn.check_known)
+    elif place.store.shared_leftovers(key):
+        with suppress(VitopsError), shared_turn(place.store, key, wait=_not_now, lost=lambda: None) as free:
+            place.store.drop_shared_checkpoints(key, check=free.check_known)
+
+
+def _not_now() -> None:
+    raise Interrupted("another run computes the stage")
 
 
 def _in_turn(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *, wait: Callable[[], None]) -> Done:
     """Compute the stage, unless another home that shares the store did while this one waited for its turn."""
     with shared_turn(place.store, key, wait=wait, lost=lambda: _ask_to_stop(place)) as turn:
         since = place.ledger.end()
-        return _hit(place, stage, key) or _compute(place, stage, key, inputs, turn=turn, since=since)
+        return _hit(place, stage, key, turn=turn) or _compute(place, stage, key, inputs, turn=turn, since=since)
 
 
 def _patience(place: Place, stage: Stage) -> Callable[[], None]:
@@ -152,19 +171,19 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *,
     )
     measured = stage.exactness == "measured"
     if measured and (latest := place.ledger.by_key(key)) is not None and latest.digest != ref.digest:
-        return _second(place, stage, key, ref)
+        return _second(place, stage, key, ref, turn=turn)
     if measured and before is not None and before.sequence < since and before.digest != ref.digest:
         _forget(place, key, before.digest)
-    place.store.drop_checkpoints(key)
+    _clear(place, key, turn)
     resumed = outcome.model_dump(include={"resumed_from", "work_lost"})
     place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, **resumed)
     return Done(ref, hit=False)
 
 
-def _second(place: Place, stage: Stage, key: str, ref: Ref) -> Done:
+def _second(place: Place, stage: Stage, key: str, ref: Ref, *, turn: Turn) -> Done:
     """The result of a racing run, which has the receipt; this run's own goes. Raises VitopsError if that is lost."""
     _forget(place, key, ref.digest)
-    if (done := _hit(place, stage, key)) is None:
+    if (done := _hit(place, stage, key, turn=turn)) is None:
         raise VitopsError(f"another run measured stage {stage.name} first, but its result is damaged since: run again")
     return done
 

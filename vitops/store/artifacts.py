@@ -28,6 +28,7 @@ from vitops.store.canonical import sha256_file
 from vitops.store.manifest import FileEntry
 from vitops.store.objects import Objects
 from vitops.store.prefixes import resolve
+from vitops.store.readable import readable
 from vitops.store.refs import Ref
 from vitops.store.scratch import Scratch
 from vitops.store.stat_memo import StatMemo
@@ -98,7 +99,9 @@ class Store:
         """The artifact's files. Raises UsageError if there is no such artifact, VerificationError if it is altered."""
         path = self._manifest_path(digest)
         try:
-            return checked(digest, path.read_bytes(), path)
+            with readable(path):
+                data = path.read_bytes()
+            return checked(digest, data, path)
         except FileNotFoundError as error:
             raise UsageError(f"no artifact {digest} in {self.home}. `vitops ls` lists those that are there.") from error
 
@@ -110,7 +113,8 @@ class Store:
         for entry in self.manifest(digest):
             if entry.path == path:
                 blob = self.blob(entry.sha256)
-                data = blob.read_bytes() if blob.is_file() else b""
+                with self._distrusted(entry), readable(blob):
+                    data = blob.read_bytes() if blob.is_file() else b""
                 found = hashlib.sha256(data).hexdigest()
                 if found != entry.sha256:
                     self.distrust(entry.sha256)
@@ -165,14 +169,28 @@ class Store:
         return f"{self.shared.url}/checkpoints/{key}" if self.shared else None
 
     def drop_checkpoints(self, key: str) -> None:
-        """Remove the checkpoints of a stage key that nobody needs any more; what cannot be removed only takes space."""
+        """Remove this home's checkpoints of a finished stage key; what cannot be removed only takes space."""
         folder = self.home / "checkpoints" / key
         if folder.is_dir():
             with suppress(OSError, VitopsError):
                 durable.remove(folder)
-        if self.shared:
+
+    def shared_leftovers(self, key: str) -> list[str]:
+        """The objects that checkpoints of a stage key left in the bucket; none where it does not answer."""
+        if self.shared is not None:
             with suppress(VitopsError):
-                for name in self.shared.sizes(f"checkpoints/{key}/"):
+                return list(self.shared.sizes(f"checkpoints/{key}/"))
+        return []
+
+    def drop_shared_checkpoints(self, key: str, *, check: Callable[[], None]) -> None:
+        """Remove the bucket's checkpoints of a finished stage key; only for who holds the key against other homes.
+
+        ``check`` is called before each object and raises VitopsError when that is over: the others stay.
+        """
+        with suppress(VitopsError):
+            for name in self.shared_leftovers(key):
+                check()
+                if self.shared is not None:
                     self.shared.remove(name)
 
     @contextmanager
@@ -213,8 +231,9 @@ class Store:
 
     def _take_in(self, source: Path, entry: FileEntry) -> None:
         target = self.blob(entry.sha256)
-        if target.is_file() and not target.is_symlink() and sha256_file(target) == entry.sha256:
-            return
+        with suppress(VerificationError):  # what cannot be read is replaced
+            if target.is_file() and not target.is_symlink() and sha256_file(target) == entry.sha256:
+                return
         self.memo.forget(DIGESTS, target)
         durable.make_folder(target.parent)
         aside = self._scratch.folder()
@@ -225,7 +244,7 @@ class Store:
     def _write_manifest(self, digest: str, entries: Iterable[FileEntry]) -> None:
         path, data = self._manifest_path(digest), manifest.render(entries)
         aside = self._scratch.folder()
-        if not durable.create_only(path, data, aside=aside) and path.read_bytes() != data:
+        if not durable.create_only(path, data, aside=aside) and not _holds(path, data):
             durable.write_bytes(path, data, aside=aside)
 
     def _drop_manifest(self, digest: str) -> None:
@@ -238,7 +257,19 @@ class Store:
         path = self.blob(entry.sha256)
         if not path.is_file():
             return False
-        return self.memo.value(DIGESTS, path, sha256_file) == entry.sha256
+        try:
+            return self.memo.value(DIGESTS, path, sha256_file) == entry.sha256
+        except VerificationError:
+            return False
+
+    @contextmanager
+    def _distrusted(self, entry: FileEntry) -> Iterator[None]:
+        """Where the block cannot read the blob, it does not count as present any more."""
+        try:
+            yield
+        except VerificationError:
+            self.distrust(entry.sha256)
+            raise
 
     def _mend(self, folder: Path, digest: str, entries: Iterable[FileEntry]) -> None:
         """Make the folder hold exactly these files, touching only what differs."""
@@ -257,12 +288,21 @@ class Store:
         durable.make_folder(path.parent)
         blob = self.blob(entry.sha256)
         try:
-            found = durable.copy(blob, path, expected=entry.sha256, aside=self._scratch.folder(), sync=False)
+            with self._distrusted(entry):
+                found = durable.copy(blob, path, expected=entry.sha256, aside=self._scratch.folder(), sync=False)
         except FileNotFoundError as error:
             raise altered(digest, blob, expected=entry.sha256, found="no file", name=entry.path) from error
         if found != entry.sha256:
             self.distrust(entry.sha256)
             raise altered(digest, blob, expected=entry.sha256, found=found, name=entry.path)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        with readable(path):
+            return path.read_bytes() == data
+    except VerificationError:
+        return False
 
 
 def checked(digest: str, data: bytes, place: Path | str) -> list[FileEntry]:

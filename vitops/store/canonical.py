@@ -11,6 +11,7 @@ from typing import Any
 
 from vitops.errors import VitopsError
 from vitops.store import durable
+from vitops.store.readable import readable
 
 
 def dumps(value: Any) -> bytes:
@@ -47,6 +48,6 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of the file's bytes, 64 hex digits, read in pieces."""
-    with path.open("rb") as stream:
+    """SHA-256 of the file's bytes, 64 hex digits, read in pieces. Raises VerificationError where they are lost."""
+    with readable(path), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -216,10 +216,10 @@ def _take(table: _Table, ticket: bytes, *, place: str, lease: float, waiting: Ca
                     return token, asked
                 table.give_back(token)  # so slow that later claims came and cleared the older ones away
             continue
+        waiting()
         if told != latest.token:
             told, holder = latest.token, _described(table.read(latest.token))
             log.warning("waiting for claim %d on %s, held by %s", latest.token, table.url, holder)
-        waiting()
         time.sleep(min(_MOST_PATIENT, lease / 20))
 
 

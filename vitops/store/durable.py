@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import cast
 
 from vitops.errors import VitopsError
+from vitops.store.readable import readable
 
 CHUNK = 1 << 20
 _EARLY = 1 << 25
@@ -101,7 +102,8 @@ def copy(
 ) -> str:
     """Copy a file while hashing it; return the SHA-256 of the bytes read.
 
-    The target is created or replaced only if that equals ``expected``. ``sync``: as in ``write_bytes``.
+    The target is created or replaced only if that equals ``expected``. ``sync``: as in ``write_bytes``. Raises
+    VerificationError when the disk cannot give the source's bytes back.
     """
     return pour(_pieces(source), target, expected=expected, aside=aside, mode=mode, sync=sync)
 
@@ -253,7 +255,7 @@ def _fill(path: Path, chunks: Iterable[bytes], *, mode: int | None, sync: bool) 
 
 
 def _pieces(source: Path) -> Iterator[bytes]:
-    with source.open("rb") as stream:
+    with readable(source), source.open("rb") as stream:
         while chunk := stream.read(CHUNK):
             yield chunk
 

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from vitops.errors import VerificationError, VitopsError
 from vitops.store import canonical, durable
+from vitops.store.readable import readable
 
 NAME = "manifest.json"
 HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -85,7 +86,9 @@ def read(folder: Path) -> list[FileEntry]:
     """The entries that the folder's ``manifest.json`` claims, no file hashed; VerificationError if it is unreadable."""
     path = folder / NAME
     try:
-        return parse(path.read_bytes())
+        with readable(path):
+            data = path.read_bytes()
+        return parse(data)
     except FileNotFoundError as error:
         raise VerificationError(f"{folder} has no {NAME}: make the folder again.") from error
     except ValueError as error:
@@ -121,7 +124,10 @@ def difference(path: Path, entry: FileEntry, *, hash_file: HashFile = canonical.
     """A sentence when the file at ``path`` is not the entry's bytes, else None."""
     if not path.is_file():
         return f"the file is missing (expected SHA-256 {entry.sha256})."
-    found = hash_file(path)
+    try:
+        found = hash_file(path)
+    except VerificationError as error:
+        return str(error)
     if found == entry.sha256:
         return None
     return f"the file is altered (expected SHA-256 {entry.sha256}, found {found})."

@@ -24,6 +24,7 @@ from vitops.errors import VerificationError
 from vitops.store import canonical, durable, manifest
 from vitops.store.job import Position
 from vitops.store.manifest import FileEntry
+from vitops.store.readable import readable
 from vitops.training.shared_checkpoints import KEPT, NAME, SharedCheckpoints, Uploads, stop_if_overtaken
 from vitops.training.tensor_stream import stream
 
@@ -164,6 +165,8 @@ class Checkpoints:
 def _read(folder: Path) -> Saved:
     manifest.check(folder)
     try:
-        return Saved(load((folder / _TENSORS).read_bytes()), json.loads((folder / _RECORD).read_bytes()))
+        with readable(folder):
+            tensors, record = (folder / _TENSORS).read_bytes(), (folder / _RECORD).read_bytes()
+        return Saved(load(tensors), json.loads(record))
     except (FileNotFoundError, SafetensorError, ValueError) as error:
         raise VerificationError(f"{folder} is no checkpoint: {error}") from error

@@ -6,6 +6,8 @@ buffers (BatchNorm's running statistics) are averaged through the same tree as t
 the value that the step's last micro-batch leaves, whoever computes that (a counter of batches counts one step). The
 random key of a micro-batch is the same in every pass of a step, so SAM's two passes drop the same units.
 A parameter that a micro-batch does not use has a gradient of zeros there, never None; frozen parameters have none.
+No parameter, trained or frozen, may change within a micro-batch: what one micro-batch writes, only those after it on
+the same rank would see. What loss() keeps in Python attributes cannot be seen from here, and must not be.
 
 A gradient goes into the tree as soon as backward has it, and while the rank's last backward goes on, what is complete
 is already summed over the ranks: the order of each element's sum is the tree's all the same. So a parameter gets its
@@ -36,7 +38,10 @@ _REST = 0
 
 
 class StepGradient:
-    """Sums one vector in pieces: buffer changes and loss, then the gradient of each parameter."""
+    """Sums one vector in pieces: buffer changes and loss, then the gradient of each parameter.
+
+    The objective's loss() and the model's forward must keep no state but in buffers and what ``state_dict`` gives.
+    """
 
     def __init__(
         self, model: nn.Module, objective: Objective, *, comm: Comm, micro_batches: int, exact: bool = True
@@ -46,6 +51,7 @@ class StepGradient:
         self._own = share(micro_batches, rank=comm.rank, world=comm.world)
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._names, self._parameters = list(trained), list(trained.values())
+        self._every = dict(model.named_parameters())
         self._buffers = list(model.buffers())
         self._floats = [buffer for buffer in self._buffers if buffer.is_floating_point()]
         self._others = [buffer for buffer in self._buffers if not buffer.is_floating_point()]
@@ -60,8 +66,8 @@ class StepGradient:
         """Leave the mean gradients in ``.grad`` and the merged buffers in the model.
 
         The next run overwrites these gradients. Returns the mean loss and the contributions of all micro-batches, in
-        order. Raises VitopsError when the objective gives a parameter two gradients in one micro-batch, and whenever a
-        run before ended in an error.
+        order. Raises VitopsError when the objective gives a parameter two gradients in one micro-batch or changes one,
+        and whenever a run before ended in an error.
         """
         self._begin()
         begin = [buffer.clone() for buffer in self._buffers]
@@ -102,7 +108,8 @@ class StepGradient:
             parameter.grad = None
         self._missing = set(range(1, len(self._parameters) + 1))
         with seeded(*key) as rng:
-            loss, contributions = self._objective.loss(sample, rng)
+            with self._constant():
+                loss, contributions = self._objective.loss(sample, rng)
             torch.autograd.backward(loss)
         for piece in sorted(self._missing, reverse=True):
             self._put(piece, torch.zeros_like(self._parameters[piece - 1]))
@@ -110,6 +117,19 @@ class StepGradient:
         changes = [_change(buffer, start).reshape(-1) for buffer, start in zip(self._floats, floats, strict=True)]
         self._put(_REST, torch.cat([part.float() for part in (*changes, loss.detach().reshape(1))]))
         return {name: value.detach() for name, value in contributions.items()}
+
+    @contextmanager
+    def _constant(self) -> Iterator[None]:
+        """Refuse a block that writes to a parameter. Through ``.data`` it goes unseen."""
+        before = [parameter._version for parameter in self._every.values()]
+        yield
+        for (name, parameter), version in zip(self._every.items(), before, strict=True):
+            if parameter._version != version:
+                raise VitopsError(
+                    f"the parameter {name} was changed in place while a loss was computed: each rank would train with "
+                    "values of its own. Leave it as it is in forward() and in the objective's loss(), and keep what "
+                    "changes there in a buffer (nn.Embedding(max_norm=...) does this: leave max_norm out)"
+                )
 
     def _take(self, piece: int, parameter: Tensor) -> None:
         assert parameter.grad is not None

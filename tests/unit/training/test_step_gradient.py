@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from step_gradients import MANY, ONE_BUCKET, WORLDS, M, Squares, by_all, micro_batch, net, run
+from step_gradients import MANY, ONE_BUCKET, WORLDS, M, PartlyUsed, Squares, by_all, micro_batch, net, run
+from torch import nn
 
 from vitops.errors import VitopsError
 from vitops.training import Comm, gradients
@@ -106,6 +107,17 @@ class Twice(Squares):
         return loss, told
 
 
+class Renormed(PartlyUsed):
+    """Adds a row of an embedding that the layer itself scales down in place where it is too long."""
+
+    def __init__(self):
+        super().__init__()
+        self.row = nn.Embedding(4, 3, max_norm=0.1)
+
+    def forward(self, x, *, seldom):
+        return super().forward(x, seldom=seldom) + self.row(torch.tensor(int(seldom)))
+
+
 class Failing(Squares):
     """Breaks off in one micro-batch."""
 
@@ -118,6 +130,15 @@ class Failing(Squares):
         if not self.left:
             raise RuntimeError("broken off")
         return super().loss(sample, rng)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_parameter_that_changes_while_the_loss_is_computed_is_named(trained):
+    model = Renormed()
+    model.row.requires_grad_(trained)
+    step = StepGradient(model, Squares(model), comm=Comm.single(), micro_batches=M)
+    with pytest.raises(VitopsError, match=r"parameter row\.weight was changed in place .* in a buffer"):
+        step.run(micro_batch, (0,))
 
 
 def test_a_second_backward_in_one_micro_batch_is_told_with_what_an_objective_must_do():
