@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from vitops.plan.record import write_atomically
 from vitops.plan.runs import supervised
-from vitops.store.process import alive, find
+from vitops.store.process import alive, find, start_of
 
 MARK = "VITOPS_RUN_FOLDER"
 """Environment variable of a run's processes: its folder."""
@@ -26,7 +26,7 @@ END_SECONDS = 2.0
 
 
 class _Listed(BaseModel):
-    descendants: list[tuple[int, float]] = []
+    descendants: list[tuple[int, str]] = []
 
 
 def mark(folder: Path) -> dict[str, str]:
@@ -48,12 +48,12 @@ def end_family(file: Path) -> None:
 
 
 class Family:
-    """The child's descendants, on disk with their creation times."""
+    """The child's descendants, on disk with their starts."""
 
     def __init__(self, file: Path, child: int) -> None:
         self._file = file
-        self._root = psutil.Process(child)
-        self._seen: dict[int, float] = {}
+        self._child = child
+        self._seen: dict[int, str] = {}
         self._looked = 0.0
 
     def note(self) -> None:
@@ -62,11 +62,12 @@ class Family:
             return
         self._looked = time.monotonic()
         try:
-            family = [self._root, *self._root.children(recursive=True)]
-            fresh = {process.pid: process.create_time() for process in family if process.pid not in self._seen}
+            root = psutil.Process(self._child)  # made anew: it would compare its children with the clock of its making
+            family = [root, *root.children(recursive=True)]
         except psutil.NoSuchProcess:
             return
-        if fresh:
+        starts = {process.pid: start_of(process.pid) for process in family if process.pid not in self._seen}
+        if fresh := {pid: started for pid, started in starts.items() if started is not None}:
             self._seen |= fresh
             write_atomically(self._file, {"descendants": sorted(self._seen.items())})
 
@@ -76,14 +77,14 @@ class Family:
         self._file.unlink(missing_ok=True)
 
 
-def _listed(file: Path) -> list[tuple[int, float]]:
+def _listed(file: Path) -> list[tuple[int, str]]:
     try:
         return _Listed.model_validate_json(file.read_bytes()).descendants
     except (OSError, ValidationError):
         return []
 
 
-def _end(listed: Iterable[tuple[int, float]], folder: Path) -> None:
+def _end(listed: Iterable[tuple[int, str]], folder: Path) -> None:
     """Kill until none is left: one may start another while it is looked for."""
     known, deadline = [process for process in map(find, listed) if process is not None], time.monotonic() + END_SECONDS
     while (members := [process for process in [*known, *_marked(folder)] if alive(process)]) and _left(deadline):

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from vitops.store.artifacts import Store
 from vitops.store.claims import claimed
-
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-"""Another text after every start of the machine (Linux)."""
+from vitops.store.process import boot_id
 
 
 @dataclass(frozen=True)
@@ -55,4 +53,4 @@ def shared_turn(store: Store, key: str, *, wait: Callable[[], None], lost: Calla
 def _place(lock: Path) -> str:
     """A name that two lock files have only if no two processes can hold both at the same time."""
     found = lock.stat()
-    return f"{_BOOT.read_text().strip()}:{found.st_dev}:{found.st_ino}"
+    return f"{boot_id()}:{found.st_dev}:{found.st_ino}"

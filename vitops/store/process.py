@@ -1,46 +1,68 @@
 """Which process something belongs to, as a value that survives it.
 
-Laws: a process counts as the recorded one only if its creation time agrees, so a reused pid is never hit; of a process
-on another machine nothing is known, so it counts as alive.
+Laws: a process counts as the recorded one only if it was started in the same tick after the same start of the machine,
+so a reused pid is never hit, and no step of the clock makes another process of it; of a process on another machine
+nothing is known, so it counts as alive.
 """
 
 import socket
+from pathlib import Path
 
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-_TICK = 0.05
-"""Seconds within which two creation times are the same."""
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_START = 22 - 3
+"""Place of the start in ``/proc/PID/stat`` (proc(5)), counted behind the name, which may hold spaces."""
 
 
 class Process(BaseModel):
-    """One process: machine, pid, and creation time in seconds since the epoch."""
+    """One process: machine, pid, and when it was started, as ``start_of`` says it."""
 
     model_config = ConfigDict(frozen=True)
     host: str
     pid: int
-    created: float
+    started: str
+
+    @staticmethod
+    def of(pid: int) -> "Process":
+        """The process of this machine that has that pid now. Raises ProcessLookupError if none has."""
+        if (started := start_of(pid)) is None:
+            raise ProcessLookupError(f"no process has the pid {pid}")
+        return Process(host=socket.gethostname(), pid=pid, started=started)
 
     @staticmethod
     def own() -> "Process":
         """This process."""
-        me = psutil.Process()
-        return Process(host=socket.gethostname(), pid=me.pid, created=me.create_time())
+        return Process.of(psutil.Process().pid)
 
     def gone(self) -> bool:
         """Whether it ended here, on this machine."""
         if self.host != socket.gethostname():
             return False
-        process = find((self.pid, self.created))
+        process = find((self.pid, self.started))
         return process is None or not alive(process)
 
 
-def find(identity: tuple[int, float]) -> psutil.Process | None:
-    """The process of that pid and creation time, if there still is one."""
-    pid, created = identity
+def boot_id() -> str:
+    """Another text after every start of the machine (Linux)."""
+    return _BOOT.read_text().strip()
+
+
+def start_of(pid: int) -> str | None:
+    """When the process of that pid was started: the machine's start, and ticks since then; None if there is none."""
     try:
-        process = psutil.Process(pid)
-        return process if abs(process.create_time() - created) < _TICK else None
+        said = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return f"{boot_id()}:{said.rpartition(')')[2].split()[_START]}"
+
+
+def find(identity: tuple[int, str]) -> psutil.Process | None:
+    """The process of that pid and start, if there still is one."""
+    pid, started = identity
+    try:
+        return psutil.Process(pid) if start_of(pid) == started else None
     except psutil.NoSuchProcess:
         return None
 

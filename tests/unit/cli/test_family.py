@@ -55,10 +55,7 @@ def ended(process):
 
 def supervise(folder, process):
     """The run's supervisor is this process."""
-    created = psutil.Process(process.pid).create_time()
-    write_atomically(
-        folder / SUPERVISOR, Process.own().model_copy(update={"pid": process.pid, "created": created}).model_dump()
-    )
+    write_atomically(folder / SUPERVISOR, Process.of(process.pid).model_dump())
 
 
 def lose_supervisor(folder, process):
@@ -125,3 +122,18 @@ def test_a_list_that_cannot_be_read_is_no_obstacle(folder, start, torn):
     (folder / "processes.json").write_bytes(torn)
     end_leftovers(folder.parent)
     assert not (folder / "processes.json").exists()
+
+
+def test_a_step_of_the_clock_makes_no_other_process_of_a_living_one(folder, start, monkeypatch):
+    child, supervisor = start(**mark(folder)), start()
+    supervise(folder, supervisor)
+    family = Family(folder / "processes.json", child.pid)
+    booted = psutil.boot_time()
+    for step in (3600.0, -3600.0):
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda step=step: booted + step)
+        family.note()
+        end_leftovers(folder.parent)
+        assert child.poll() is None
+    lose_supervisor(folder, supervisor)
+    end_leftovers(folder.parent)
+    assert ended(child)

@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import psutil
-
 from flows.orphans import _gone
 from vitops.plan.record import write_atomically
 from vitops.plan.request import RunRequest
@@ -22,9 +20,8 @@ def test_only_a_run_of_this_store_whose_supervisor_is_gone_is_an_orphan(tmp_path
         (runs / name).mkdir(parents=True)
         begin(runs / name, RunRequest(pipeline="tiny"))
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    created = psutil.Process(child.pid).create_time()
+    dead = Process.of(child.pid)
     child.communicate(b"\n")
-    dead = Process.own().model_copy(update={"pid": child.pid, "created": created})
     write_atomically(runs / "dead" / SUPERVISOR, dead.model_dump())
     assert _gone(runs, asked(tmp_path, "dead"))
     assert not _gone(runs, asked(tmp_path, "alive"))

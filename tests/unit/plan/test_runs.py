@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import psutil
 import pytest
 
 from vitops.errors import UsageError
@@ -36,7 +35,7 @@ def begun(tmp_path):
 
 def ended_process():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    process = Process.own().model_copy(update={"pid": child.pid, "created": psutil.Process(child.pid).create_time()})
+    process = Process.of(child.pid)
     assert not process.gone()
     child.communicate(b"\n")
     return process
@@ -141,4 +140,6 @@ def test_a_request_that_cannot_be_read_is_named_and_hides_no_other(begun, tmp_pa
 def test_a_reused_pid_is_another_process():
     me = Process.own()
     assert not me.gone()
-    assert me.model_copy(update={"created": me.created - 60}).gone()
+    boot, _, ticks = me.started.partition(":")
+    assert me.model_copy(update={"started": f"{boot}:{int(ticks) - 1}"}).gone()
+    assert me.model_copy(update={"started": f"another start:{ticks}"}).gone()
