@@ -38,6 +38,9 @@ def test_a_package_is_made_again_byte_by_byte_after_pipelines_yaml_was_edited(ro
 def test_a_run_takes_its_measured_stages_as_given_and_names_an_edited_definition(road, project):
     loss = project.folder / "vitops/losses/deit_lt.py"
     loss.write_text(loss.read_text().replace("(1 - alpha)", "(1.0 - alpha)"))
+    ledger = Ledger(project.folder / ".vitops")
+    report = [receipt for receipt in ledger.entries() if receipt.stage == "report"][-1]
+    ledger.append(json.loads(json.dumps(report.statement).replace(report.digest, "ab" * 32)))  # measured once more
     run = max(folder.name for folder in (project.folder / ".vitops/runs").iterdir())
     document = reproduce(project, run, code=3)
     assert [change["name"] for change in document["changes"]["student"]] == ["vitops.losses.deit_lt.deit_lt_loss"]
@@ -74,6 +77,20 @@ def test_a_record_of_a_run_without_a_receipt_is_no_evidence(project):
     done = project.vitops("reproduce", run.parent.name)
     assert done.returncode == 3
     assert "stage teacher" in done.stderr and "receipts are the evidence" in done.stderr
+
+
+def test_a_run_whose_stages_would_be_others_now_is_not_gone_on_with(project):
+    folder = project.folder / ".vitops/runs/begun"
+    ran = max(project.folder.glob(".vitops/runs/*/run.json")).parent
+    folder.mkdir()
+    (folder / "request.json").write_bytes((ran / "request.json").read_bytes())
+    stages = [{"name": "ingest", "status": "hit"}, {"name": "student", "status": "running", "key": "ab" * 32}]
+    (folder / "run.json").write_text(json.dumps({"stages": stages}))
+    done = project.vitops("resume", "begun")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "run begun cannot go on: student would not be what was begun" in done.stderr
+    assert "vitops explain tiny student" in done.stderr
+    assert sorted(file.name for file in folder.iterdir()) == ["request.json", "run.json"]
 
 
 def test_what_is_not_on_record_is_a_usage_error(project):

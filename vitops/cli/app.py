@@ -60,6 +60,8 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return _fail(UsageError(f"{str(error.filename)[:60]}...: no file has so long a name; give a shorter one"))
         if error.errno not in _DISK:
             raise
         return _fail(VitopsError(f"{error.filename or 'writing'}: {error.strerror}; make room and run it again"))

@@ -1,5 +1,6 @@
 """``vitops resume [RUN]``: list the interrupted runs, or go on with one as it was asked for."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,10 @@ from vitops.cli.console import emit
 from vitops.cli.options import AllowEnvironmentChange, AsJson
 from vitops.cli.run import carry_out
 from vitops.config.load import find_root, store_home
+from vitops.errors import UsageError
 from vitops.packaging.text import printable
+from vitops.plan.opening import open_project
+from vitops.plan.plan import Planned
 from vitops.plan.request import RunRequest
 from vitops.plan.runs import Run, find, illegible, interrupted, settle
 
@@ -37,10 +41,21 @@ def resume(
     begun = find(runs, run)
     allowed = begun.request.allow_environment_change or allow_environment_change
     asked = begun.asked.model_copy(update={"root": root, "allow_environment_change": allowed})
+    if others := changed(begun, open_project(asked).plan()):
+        raise UsageError(
+            f"run {run} cannot go on: {', '.join(others)} would not be what was begun. `vitops explain "
+            f"{asked.pipeline} {others[0]}` names what was edited since: undo that, or begin anew with `vitops run`."
+        )
     code = carry_out(asked, as_json=as_json)
     if code == 0:
         settle(runs, run)
     return code
+
+
+def changed(begun: Run, planned: Iterable[Planned]) -> list[str]:
+    """The stages whose keys are not those that the run had, in the plan's order."""
+    keys = {stage.name: stage.key for stage in begun.stages if stage.key is not None}
+    return [stage.name for stage in planned if stage.key is not None and keys.get(stage.name, stage.key) != stage.key]
 
 
 def _describe(run: Run) -> JSON:

@@ -104,13 +104,13 @@ class Ledger:
             if (found := self._receipt(sequence)) is not None:
                 yield found
 
-    def by_key(self, key: str) -> Receipt | None:
-        """The latest intact receipt of that stage key."""
-        return self._latest("keys", key, None)
+    def by_key(self, key: str, *, digest: str | None = None) -> Receipt | None:
+        """The latest intact receipt of that stage key; with ``digest``, of those that say so."""
+        return self._latest("keys", key, said=digest)
 
     def by_digest(self, digest: str, *, before: int | None = None) -> Receipt | None:
         """The latest intact receipt about that artifact, of those numbered below ``before``."""
-        return self._latest("digests", digest, before)
+        return self._latest("digests", digest, before=before)
 
     def find(self, prefix: str) -> str:
         """The digest of the one artifact with a receipt that begins so (at least 6 hex digits). Raises UsageError."""
@@ -147,12 +147,14 @@ class Ledger:
     def _next(self) -> int:
         return max(self.sequences(), default=-1) + 1
 
-    def _latest(self, table: str, name: str, before: int | None) -> Receipt | None:
+    def _latest(self, table: str, name: str, *, before: int | None = None, said: str | None = None) -> Receipt | None:
         for sequence in reversed(self._refreshed()[table].get(name, [])):
             if before is not None and sequence >= before:
                 continue
             found = self._receipt(sequence)
-            if found is not None and name == (found.key if table == "keys" else found.digest):
+            if found is None or name != (found.key if table == "keys" else found.digest):
+                continue
+            if said is None or found.digest == said:
                 return found
         return None
 

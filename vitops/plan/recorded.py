@@ -108,9 +108,10 @@ def _run_file(path: Path, run: str) -> RunFile:
 
 
 def _vouched(ledger: Ledger, run: str, stage: StageRecord) -> Receipt:
-    receipt = ledger.by_key(stage.key) if stage.key else None
-    if receipt is None or receipt.digest != stage.digest:
-        found = "no receipt has that key" if receipt is None else f"receipt {receipt.sequence} says {receipt.digest}"
+    receipt = ledger.by_key(stage.key, digest=stage.digest) if stage.key and stage.digest else None
+    if receipt is None:
+        other = ledger.by_key(stage.key) if stage.key else None
+        found = "no receipt has that key" if other is None else f"receipt {other.sequence} says {other.digest}"
         raise VerificationError(
             f"run {run}, stage {stage.name}: its record says {stage.digest}, but {found}. "
             "Name the package or another artifact instead: receipts are the evidence"

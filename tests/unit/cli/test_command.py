@@ -190,6 +190,12 @@ def test_reproduce_of_no_name_says_at_once_what_it_takes(project, vitops, name) 
     assert not (project / ".vitops").exists()
 
 
+@pytest.mark.parametrize("verb", ["reproduce", "resume"])
+def test_a_name_that_no_file_can_have_is_wrong_usage(project, vitops, verb) -> None:
+    result = vitops(verb, "a" * 5000)
+    assert result.code == 2 and len(result.err) < 6000
+
+
 def test_records_that_cannot_be_read_are_named(project, vitops) -> None:
     for file, torn in (("requested/request.json", "{"), ("done/run.json", '{"stages": [{}]}')):
         (project / ".vitops/runs" / file).parent.mkdir(parents=True)
