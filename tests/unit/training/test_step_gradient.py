@@ -13,7 +13,10 @@ from vitops.training.gradients import StepGradient
 
 @pytest.fixture(scope="module")
 def alone():
-    return run(comm=Comm.single())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each rank has
+    yield run(comm=Comm.single())
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
