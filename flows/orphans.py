@@ -1,6 +1,6 @@
 """Prefect does not notice that a run was SIGKILLed: its flow run and task runs stay RUNNING for ever.
 
-Laws: only runs of this store whose supervisor was on this machine and is gone are touched; they become CRASHED. A
+Laws: only runs of this store whose supervisor is gone are touched; they become CRASHED. A
 server that does not answer is left to the run itself.
 """
 

@@ -28,8 +28,10 @@ from real_kills import STAGES, RealRoad, chain
 from small_road import EXACT
 from small_road import STAGES as SMALL
 from tally import AGAIN, DIVERGENT, NAMED, SAME, STUCK, UNNAMED, UNREACHED, Tally
-from undisturbed import Undisturbed
+from undisturbed import OPENING, Undisturbed
 
+NUMBERED = (OPENING, *EXACT)
+"""Where every operation is struck."""
 OPERATIONS, CUTS, ERRORS, MOMENTS, DAMAGE, REAL = (
     "every operation",
     "every power cut",
@@ -74,7 +76,7 @@ def _small(root, options):
     found = {}
     for part, points in ((OPERATIONS, kills), (CUTS, cuts), (ERRORS, errors)):
         found[part] = Tally()
-        every = list(points(undisturbed, EXACT))[:: options.every]
+        every = list(points(undisturbed, NUMBERED))[:: options.every]
         for stage, chosen in itertools.groupby(every, key=lambda point: point.stage):
             told = _timed(f"{part} of {stage}", strike, undisturbed, list(chosen), jobs=options.jobs)
             found[part] += told
@@ -146,15 +148,15 @@ def _summary(found, options):
 
 def _spread(found, options):
     """Whether every stage was struck in each part of which enough was asked for."""
-    least = len(EXACT) if options.every == 1 else 0
-    asked = ((OPERATIONS, EXACT, least), (CUTS, EXACT, least))
+    least = len(NUMBERED) if options.every == 1 else 0
+    asked = ((OPERATIONS, NUMBERED, least), (CUTS, NUMBERED, least))
     asked = (*asked, (MOMENTS, SMALL, options.random), (REAL, STAGES, options.real))
     return not any(_left(found[part].kills, stages, number) for part, stages, number in asked)
 
 
 def _kills_per_stage(found):
     total = sum((tally.kills for tally in found.values()), Counter())
-    return {stage: total[stage] for stage in STAGES if total[stage]}
+    return {stage: total[stage] for stage in (OPENING, *STAGES) if total[stage]}
 
 
 def _table(found, summary):

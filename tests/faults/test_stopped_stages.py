@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 from project import TINY, Project
 
 COMMAND = ("run", "tiny", "--file", str(TINY), "--json")
@@ -59,21 +60,34 @@ def working_in(folder):
     return found
 
 
-def stopped_in(project, stage):
+def terminate(process):
+    """SIGTERM to the command alone, as Kubernetes does."""
+    process.terminate()
+
+
+def terminate_all(process):
+    """SIGTERM to every process of the run, as systemd does."""
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        with suppress(psutil.NoSuchProcess):
+            one.terminate()
+
+
+def stopped_in(project, stage, *, ask=terminate):
     process = project.start(*COMMAND)
     wait_until(lambda: running(project, stage), process)
     time.sleep(3)
     assert running(project, stage)
-    process.terminate()
+    ask(process)
     asked = time.monotonic()
     process.communicate(timeout=PATIENCE)
     return process.returncode, time.monotonic() - asked
 
 
-def test_a_data_stage_that_does_not_listen_is_over_within_the_grace_of_a_container(tmp_path):
+@pytest.mark.parametrize("ask", [terminate, terminate_all])
+def test_a_data_stage_that_does_not_listen_is_over_within_the_grace_of_a_container(tmp_path, ask):
     project = Project(tmp_path, code=True)
     deafen(project, "vitops/data/ingest.py", INGEST)
-    code, seconds = stopped_in(project, "ingest")
+    code, seconds = stopped_in(project, "ingest", ask=ask)
     assert code == 75 and seconds < GRACE
     assert left_behind(tmp_path) == []
 

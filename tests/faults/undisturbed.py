@@ -11,6 +11,8 @@ from disk_operations import Operations
 from small_road import EXACT, STAGES, Road, content, differences, problems, redone
 from tally import DIVERGENT, SAME, STUCK
 
+OPENING = "opening"
+"""What comes before the stages: store and ledger are made or opened, the code is read, the run gets its record."""
 INTERVAL = 1
 """Steps between two checkpoints of ``small.yaml``, so those that a kill may cost."""
 
@@ -25,14 +27,15 @@ class Undisturbed:
         self.road.imports()
         self.seconds = forked.answer(self._run)
         assert list(self.seconds) == list(self.stages), self.seconds
-        self.expected = {stage: content(self._after(stage)) for stage in self.stages}
+        self.expected = {stage: content(self._after(stage)) for stage in (OPENING, *self.stages)}
         for stage, found in self.expected.items():
             assert not (problems(self._after(stage)) or found["unnamed"] or found["left over"]), (stage, found)
 
     def copy_before(self, stage, home):
-        """Make ``home`` the store as it was before the stage."""
-        index = self.stages.index(stage)
-        self.copy(self._after(self.stages[index - 1] if index else "planning"), home)
+        """Make ``home`` the store as it was before the stage; before the opening there is none."""
+        if stage != OPENING:
+            index = self.stages.index(stage)
+            self.copy(self._after(self.stages[index - 1] if index else OPENING), home)
 
     def copy(self, store, home):
         """Make ``home`` a copy of the store."""
@@ -47,7 +50,7 @@ class Undisturbed:
     def numbered(self, home, stage, fault=None):
         """Run up to the end of the stage, whose operations are numbered and struck by the fault; all that was done."""
         with Operations(fault) as operations:
-            self.road.run(home, until=stage, reached=lambda name: operations.begin() if name == stage else None)
+            self._go(home, stage, reached=lambda name: operations.begin() if name == stage else None)
         return operations.done
 
     def judge(self, home, until, *, at_risk=INTERVAL):
@@ -56,7 +59,7 @@ class Undisturbed:
         More than ``at_risk`` steps of a training that are done anew are a difference as well; None allows any number.
         """
         try:
-            self.road.run(home, until=until)
+            self._go(home, until)
             expected, found = self.expected[until], content(home)
             if until not in EXACT:  # the bytes of a killed report are another report's than those of the next
                 expected = {**expected, "unnamed": found["unnamed"]}
@@ -76,13 +79,21 @@ class Undisturbed:
     def _run(self):
         home, seconds = self._root / "run", {}
         self.road.open(home)  # reads the code, which later runs of the same machine remember
-        shutil.copytree(home, self._after("planning"))
+        shutil.copytree(home, self._after(OPENING))
         for stage in self.stages:
             clock = time.monotonic()
             self.road.run(home, until=stage)
             seconds[stage] = time.monotonic() - clock
             shutil.copytree(home, self._after(stage))
         return seconds
+
+    def _go(self, home, until, *, reached=lambda stage: None):
+        """Open the store and run the road to the end of the stage, or only open it."""
+        reached(OPENING)
+        if until == OPENING:
+            self.road.open(home)
+        else:
+            self.road.run(home, until=until, reached=reached)
 
     def _rehearse(self, stage):
         with self.scratch() as folder:

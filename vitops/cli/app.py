@@ -7,6 +7,7 @@ without a traceback, anything else is a defect and keeps its traceback.
 import errno
 import os
 import pkgutil
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def main() -> None:
-    """Entry point: run the verb of the command line, then leave with its exit code."""
+    """Entry point: run the verb of the command line, then leave with its exit code; SIGTERM is as Ctrl-C from here."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 

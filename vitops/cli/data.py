@@ -13,7 +13,7 @@ from vitops.config.load import find_root, load, store_home
 from vitops.data import stage
 from vitops.data.dvc_process import REPORT
 from vitops.data.tied import die_with_parent
-from vitops.errors import UsageError, VitopsError
+from vitops.errors import Interrupted, UsageError, VitopsError
 from vitops.plan import data_code
 from vitops.store.stat_memo import StatMemo
 
@@ -66,6 +66,9 @@ def _reported(root: Path, dataset: str, action: str) -> None:
         stage.run(root, dataset, action)
     except VitopsError as error:
         outcome |= {"exit_code": error.exit_code, "message": str(error)}
+        raise
+    except KeyboardInterrupt:
+        outcome |= {"exit_code": Interrupted.exit_code, "message": f"{action} was interrupted; run the command again"}
         raise
     finally:
         _tell(outcome)

@@ -6,6 +6,7 @@ overwrite their environment, as Ray's workers do). A run whose supervisor lives 
 recorded one, ``vitops/store/process.py`` decides.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ MARK = "VITOPS_RUN_FOLDER"
 """Environment variable of a run's processes: its folder."""
 END_SECONDS = 2.0
 """How long killed processes are waited for."""
+log = logging.getLogger(__name__)
 
 
 class _Listed(BaseModel):
@@ -85,13 +87,15 @@ def _listed(file: Path) -> list[tuple[int, str]]:
 
 
 def _end(listed: Iterable[tuple[int, str]], folder: Path) -> None:
-    """Kill until none is left: one may start another while it is looked for."""
+    """Kill until none is left: one may start another while it is looked for. What lives on is named."""
     known, deadline = [process for process in map(find, listed) if process is not None], time.monotonic() + END_SECONDS
     while (members := [process for process in [*known, *_marked(folder)] if alive(process)]) and _left(deadline):
         for process in members:
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 process.kill()
         psutil.wait_procs(members, timeout=_left(deadline))
+    for process in members:
+        log.warning("process %d of the run in %s still lives: end it (kill -9 %d)", process.pid, folder, process.pid)
 
 
 def _left(deadline: float) -> float:

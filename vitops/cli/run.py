@@ -1,6 +1,5 @@
 """``vitops run PIPELINE``: hits stay, everything else is executed or resumed, and the outcome is summed up."""
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +54,6 @@ def run(
 
 def carry_out(asked: RunRequest, *, as_json: bool) -> int:
     """Run what is asked for, print the outcome and return the exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # while planning, before there is a flow to stop
     opened = open_project(asked)
     planned = [stage.to_json() for stage in opened.plan()]
     code, error, stages = 0, None, _hits(opened, planned)

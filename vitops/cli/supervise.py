@@ -20,7 +20,7 @@ from typing import Any
 from vitops.cli.family import Family, mark
 from vitops.plan.record import read_record, write_atomically
 from vitops.plan.request import RunRequest
-from vitops.plan.runs import begin
+from vitops.plan.runs import begun
 
 GRACE_SECONDS = 22.0
 """Until a flow that was asked to stop is asked by a signal: a training gives up its step after 15 s, its workers and
@@ -33,9 +33,8 @@ INTERRUPTED = 75
 
 def supervise(request: RunRequest, folder: Path, *, tick: Callable[[], None]) -> tuple[int, str | None]:
     """Run the flow of ``request``, its files in ``folder``; return the documented exit code and an error paragraph."""
-    begin(folder, request)
     stop = _StopOnSignal(folder / "stop")
-    with stop, (folder / "log.txt").open("ab") as log:
+    with begun(folder, request), stop, (folder / "log.txt").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "flows", str(folder), str(os.getpid())],
             stdin=subprocess.DEVNULL,

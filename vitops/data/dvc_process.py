@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from vitops.errors import UsageError, VitopsError
+from vitops.errors import Interrupted, UsageError, VitopsError
 from vitops.store import durable
 
 REPORT = "VITOPS_STAGE_REPORT"
@@ -27,6 +27,7 @@ PATIENCE = 600.0
 """Seconds to wait while another DVC process holds a path."""
 _BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 _KEPT = 40
+_ASKED = {signal.SIGTERM, signal.SIGINT}
 
 Say = Callable[[str], None]
 log = logging.getLogger(__name__)
@@ -63,9 +64,11 @@ def reproduce(root: Path, stages: Sequence[str], *, say: Say, force: bool = Fals
     done = _patiently(root, ["repro", *options, *stages], say=say)
     for failed in (one for one in done.stages if one["exit_code"]):
         raise _error(failed["exit_code"])(failed["message"])
+    what = f"dvc repro {' '.join(stages)}"
+    if -done.code in _ASKED:
+        raise Interrupted(f"{what} was asked to end; run the same command again")
     if done.code:
-        what = f"dvc repro {' '.join(stages)} failed"
-        raise VitopsError(f"{what}; mend what it says and run the same command again: {_reason(done)}")
+        raise VitopsError(f"{what} failed; mend what it says and run the same command again: {_reason(done)}")
     return tuple(one["stage"] for one in done.stages)
 
 
@@ -82,7 +85,7 @@ def restore(root: Path, paths: Sequence[str], *, say: Say) -> None:
 
 
 def _error(code: int) -> type[VitopsError]:
-    return next((kind for kind in (UsageError,) if kind.exit_code == code), VitopsError)
+    return next((kind for kind in (UsageError, Interrupted) if kind.exit_code == code), VitopsError)
 
 
 def _reason(done: Finished) -> str:

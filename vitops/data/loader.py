@@ -21,6 +21,7 @@ from vitops.config.training import Preprocessing, Recipe
 from vitops.data.keyed import seeded
 from vitops.data.kinds import Decoded, Labels, Sample, kind
 from vitops.data.order import position_to_sample
+from vitops.data.table import unhex
 from vitops.errors import VerificationError, VitopsError
 from vitops.store import manifest
 from vitops.store.manifest import FileEntry
@@ -135,7 +136,7 @@ class SplitReader:
         index = _parquet(self.folder / f"{subset}.parquet", ["slot", "label"])
         slots = index["slot"].to_numpy().astype(np.int64)
         rows = _rows(self._shards / "samples.parquet", slots, _COLUMNS)
-        digests = _digests(rows["sha256"])
+        digests = unhex(rows["sha256"])
         self._check_members(subset, digests)
         return _Table(
             slots=slots,
@@ -262,11 +263,3 @@ def _rows(path: Path, slots: Labels, columns: list[str]) -> pa.Table:
     if slots.size and not (places.max() < known.size and np.array_equal(known[places], slots)):
         raise VerificationError(f"{path} does not hold every slot that the split asks for, in slot order")
     return table.take(pa.array(places))
-
-
-def _digests(column: pa.ChunkedArray) -> bytes:
-    """The 32 bytes that each hexadecimal text means, one after another; nothing if one of them means none."""
-    try:
-        return bytes.fromhex("".join(column.to_pylist()))
-    except (TypeError, ValueError):
-        return b""

@@ -4,9 +4,11 @@ Laws: the file's bytes are a function of the rows (writer settings are fixed; th
 pyarrow version, which stands in the stage key). Columns about pixels are null where the image does not decode.
 """
 
+import binascii
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -56,3 +58,16 @@ def write(path: Path, columns: dict[str, Any], schema: pa.Schema) -> None:
 def read(path: Path, columns: list[str] | None = None) -> pa.Table:
     """The table, or some of its columns."""
     return pq.read_table(path, columns=columns, use_threads=False)
+
+
+def unhex(texts: pa.ChunkedArray) -> bytes:
+    """The bytes that a column of hexadecimal texts means, row after row; none at all if one of them means none."""
+    if not texts.num_chunks or texts.type != pa.string():
+        return b""
+    joined = pa.concat_arrays(texts.chunks)
+    _, bounds, text = joined.buffers()
+    first, last = np.frombuffer(bounds, np.int32)[[joined.offset, joined.offset + len(joined)]]
+    try:
+        return binascii.unhexlify(memoryview(text)[first:last])
+    except ValueError:
+        return b""

@@ -1,13 +1,14 @@
 """The runs that a store remembers: what each was asked for, and how it ended.
 
-Laws: a run is *running* while a process that is on record as its supervisor lives; without that it ended as
-``outcome.json`` says (0 done, 75 stopped with its work saved, else failed), or was *killed* if that says nothing or
-says that the flow process died. A record that cannot be read says nothing; a run without a legible request is named,
-for nothing can go on with it. Of several runs of one request the latest that did not fail alone speaks for it: what it
-went on with is no longer interrupted; a failed one leaves what was there.
+Laws: a run is *running* while its supervisor holds the lock of its folder, which every death frees, on whatever machine
+it was; without that it ended as ``outcome.json`` says (0 done, 75 stopped with its work saved, else failed), or was
+*killed* if that says nothing or says that the flow process died. A record that cannot be read says nothing; a run
+without a legible request is named, for nothing can go on with it. Of several runs of one request the latest that did
+not fail alone speaks for it: what it went on with is no longer interrupted; a failed one leaves what was there.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -18,13 +19,13 @@ from vitops.config.problems import did_you_mean
 from vitops.errors import Interrupted, UsageError
 from vitops.plan.record import RunFile, StageRecord, write_atomically
 from vitops.plan.request import RunRequest
-from vitops.store.process import Process
+from vitops.store import durable
 
 Read = TypeVar("Read", bound=BaseModel)
 Ended = Literal["running", "done", "stopped", "killed", "failed"]
 
 _UNFINISHED = {"running", "waiting", "interrupted"}
-REQUEST, SUPERVISOR, OUTCOME, RESUMED = "request.json", "supervisor.json", "outcome.json", "resumed.json"
+REQUEST, LOCK, OUTCOME, RESUMED = "request.json", "supervisor.lock", "outcome.json", "resumed.json"
 
 
 class _Outcome(BaseModel):
@@ -59,21 +60,22 @@ class Run:
         return next((one.name for one in self.stages if one.status in _UNFINISHED), None)
 
 
-def begin(folder: Path, request: RunRequest) -> None:
-    """Note in the run's folder that this process supervises it, and what was asked for."""
-    write_atomically(folder / SUPERVISOR, Process.own().model_dump())
-    write_atomically(folder / REQUEST, request.model_dump(mode="json"))
+@contextmanager
+def begun(folder: Path, request: RunRequest) -> Iterator[None]:
+    """Supervise the run in ``folder`` for the block: hold its lock, and note what was asked for."""
+    with durable.locked(folder / LOCK):
+        write_atomically(folder / REQUEST, request.model_dump(mode="json"))
+        yield
 
 
 def supervised(folder: Path) -> bool:
-    """Whether a process is on record that supervises the run in ``folder`` and lives (on another machine: may live)."""
-    supervisor = _read(Process, folder / SUPERVISOR)
-    return supervisor is not None and not supervisor.gone()
+    """Whether a living process supervises the run in ``folder``."""
+    return durable.held(folder / LOCK)
 
 
 def supervisor_gone(folder: Path) -> bool:
     """Whether the run in ``folder`` had a supervisor, and has it no more."""
-    return (folder / SUPERVISOR).exists() and not supervised(folder)
+    return (folder / LOCK).exists() and not supervised(folder)
 
 
 def illegible(runs: Path) -> list[Path]:

@@ -13,7 +13,9 @@ one has followed, never holds again. Whoever got a token removes the older ones;
 
 import json
 import logging
+import os
 import re
+import socket
 import threading
 import time
 import uuid
@@ -25,7 +27,6 @@ from typing import Any
 from vitops.errors import Interrupted, VitopsError
 from vitops.store import canonical
 from vitops.store.objects import Objects
-from vitops.store.process import Process
 
 LEASE = 60.0
 """Seconds after which a silent holder is given up."""
@@ -234,8 +235,7 @@ def _given_up(table: _Table, token: int, watch: _Watch, *, place: str, lease: fl
 
 def _ticket(place: str, lease: float) -> bytes:
     """A claim's bytes: like no other's, so that whoever reads them back knows that it was itself who created them."""
-    process = Process.own()
-    who = {"host": process.host, "pid": process.pid}
+    who = {"host": socket.gethostname(), "pid": os.getpid()}
     return canonical.dumps({"ticket": uuid.uuid4().hex, "place": place, "lease": lease, **who})
 
 

@@ -1,47 +1,16 @@
 """Which process something belongs to, as a value that survives it.
 
 Laws: a process counts as the recorded one only if it was started in the same tick after the same start of the machine,
-so a reused pid is never hit, and no step of the clock makes another process of it; of a process on another machine
-nothing is known, so it counts as alive.
+so a reused pid is never hit, and no step of the clock makes another process of it.
 """
 
-import socket
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _START = 22 - 3
 """Place of the start in ``/proc/PID/stat`` (proc(5)), counted behind the name, which may hold spaces."""
-
-
-class Process(BaseModel):
-    """One process: machine, pid, and when it was started, as ``start_of`` says it."""
-
-    model_config = ConfigDict(frozen=True)
-    host: str
-    pid: int
-    started: str
-
-    @staticmethod
-    def of(pid: int) -> "Process":
-        """The process of this machine that has that pid now. Raises ProcessLookupError if none has."""
-        if (started := start_of(pid)) is None:
-            raise ProcessLookupError(f"no process has the pid {pid}")
-        return Process(host=socket.gethostname(), pid=pid, started=started)
-
-    @staticmethod
-    def own() -> "Process":
-        """This process."""
-        return Process.of(psutil.Process().pid)
-
-    def gone(self) -> bool:
-        """Whether it ended here, on this machine."""
-        if self.host != socket.gethostname():
-            return False
-        process = find((self.pid, self.started))
-        return process is None or not alive(process)
 
 
 def boot_id() -> str:

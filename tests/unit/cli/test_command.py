@@ -57,6 +57,13 @@ def test_the_exit_codes_are_frozen() -> None:
     assert codes == {1, 2, 3, 75}
 
 
+def test_sigterm_counts_as_ctrl_c_before_a_verb_is_even_imported() -> None:
+    stopped = "import signal; from vitops.cli import app; app._dispatch = lambda _: signal.raise_signal(signal.SIGTERM)"
+    ended = subprocess.run([sys.executable, "-c", f"{stopped}; app.main()"], capture_output=True, text=True)
+    assert ended.returncode == 75
+    assert "interrupted" in ended.stderr and "Traceback" not in ended.stderr
+
+
 def test_help_lists_every_verb_with_its_line(vitops) -> None:
     result = vitops("--help")
     assert result.code == 0 and result.err == ""

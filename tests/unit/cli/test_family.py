@@ -3,25 +3,33 @@
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import psutil
 import pytest
 
+from vitops.cli import family
 from vitops.cli.family import Family, end_family, end_leftovers, mark
 from vitops.plan.record import write_atomically
 from vitops.plan.request import RunRequest
-from vitops.plan.runs import SUPERVISOR, begin
-from vitops.store.process import Process
+from vitops.plan.runs import begun
+from vitops.store.process import find, start_of
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A run of this process."""
+    """Of a run."""
     folder = tmp_path / "runs/a"
     folder.mkdir(parents=True)
-    begin(folder, RunRequest(pipeline="tiny"))
     return folder
+
+
+@pytest.fixture
+def supervisor(folder):
+    """This process, until it is closed."""
+    with ExitStack() as supervisor:
+        supervisor.enter_context(begun(folder, RunRequest(pipeline="tiny")))
+        yield supervisor
 
 
 @pytest.fixture
@@ -53,21 +61,8 @@ def ended(process):
     return not psutil.pid_exists(process.pid)
 
 
-def supervise(folder, process):
-    """The run's supervisor is this process."""
-    write_atomically(folder / SUPERVISOR, Process.of(process.pid).model_dump())
-
-
-def lose_supervisor(folder, process):
-    """The run's supervisor was this process, which is killed."""
-    supervise(folder, process)
-    process.kill()
-    process.wait()
-
-
 def test_what_no_list_has_is_ended_by_the_mark_in_its_environment(folder, start):
     young, other = start(**mark(folder)), start(**mark(folder.with_name("b")))
-    lose_supervisor(folder, start())
     end_family(folder / "processes.json")
     assert ended(young)
     assert other.poll() is None
@@ -75,21 +70,18 @@ def test_what_no_list_has_is_ended_by_the_mark_in_its_environment(folder, start)
 
 def test_the_watcher_ends_what_was_started_a_moment_before_the_kill(folder, start):
     young = start(**mark(folder))
-    lose_supervisor(folder, start())
     subprocess.run([sys.executable, "-m", "vitops.cli.watch", str(folder / "processes.json")], input=b"", check=True)
     assert ended(young)
 
 
-def test_the_watcher_waits_for_a_supervisor_that_has_closed_its_files_and_is_about_to_die(folder, start):
-    young, supervisor = start(**mark(folder)), start()
-    supervise(folder, supervisor)
+def test_the_watcher_waits_for_a_supervisor_that_has_closed_its_files_and_is_about_to_die(folder, start, supervisor):
+    young = start(**mark(folder))
     write_atomically(folder / "processes.json", {"descendants": []})
     command = [sys.executable, "-m", "vitops.cli.watch", str(folder / "processes.json")]
     watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     with pytest.raises(subprocess.TimeoutExpired):
         watcher.wait(timeout=3)
-    supervisor.kill()
-    supervisor.wait()
+    supervisor.close()
     watcher.wait(timeout=10)
     assert ended(young)
 
@@ -100,6 +92,7 @@ def test_a_supervisor_whose_child_died_ends_what_the_child_had_just_started(fold
     assert ended(young)
 
 
+@pytest.mark.usefixtures("supervisor")
 def test_a_run_whose_supervisor_lives_is_left_alone(folder, start):
     child = start(**mark(folder))
     Family(folder / "processes.json", child.pid).note()
@@ -110,30 +103,42 @@ def test_a_run_whose_supervisor_lives_is_left_alone(folder, start):
 def test_the_next_run_ends_what_the_list_has(folder, start):
     child = start()
     Family(folder / "processes.json", child.pid).note()
-    lose_supervisor(folder, start())
     end_leftovers(folder.parent)
     assert ended(child)
     assert not (folder / "processes.json").exists()
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"descendants": [[1', b"{}", b"[]", b"\xff"])
-def test_a_list_that_cannot_be_read_is_no_obstacle(folder, start, torn):
-    lose_supervisor(folder, start())
+def test_a_list_that_cannot_be_read_is_no_obstacle(folder, torn):
     (folder / "processes.json").write_bytes(torn)
     end_leftovers(folder.parent)
     assert not (folder / "processes.json").exists()
 
 
-def test_a_step_of_the_clock_makes_no_other_process_of_a_living_one(folder, start, monkeypatch):
-    child, supervisor = start(**mark(folder)), start()
-    supervise(folder, supervisor)
-    family = Family(folder / "processes.json", child.pid)
+def test_a_step_of_the_clock_makes_no_other_process_of_a_listed_one(folder, start, monkeypatch):
+    child = start()
+    Family(folder / "processes.json", child.pid).note()
     booted = psutil.boot_time()
-    for step in (3600.0, -3600.0):
-        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda step=step: booted + step)
-        family.note()
-        end_leftovers(folder.parent)
-        assert child.poll() is None
-    lose_supervisor(folder, supervisor)
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: booted + 3600.0)
     end_leftovers(folder.parent)
     assert ended(child)
+
+
+def test_a_reused_pid_is_another_process():
+    started = start_of(os.getpid())
+    boot, _, ticks = started.partition(":")
+    assert find((os.getpid(), started)).pid == os.getpid()
+    assert find((os.getpid(), f"{boot}:{int(ticks) - 1}")) is None
+    assert find((os.getpid(), f"another start:{ticks}")) is None
+
+
+def test_what_cannot_be_ended_is_named(folder, start, monkeypatch, caplog):
+    child = start(**mark(folder))
+    monkeypatch.setattr(family, "END_SECONDS", 0.3)
+    monkeypatch.setattr(psutil.Process, "kill", refused)
+    end_family(folder / "processes.json")
+    assert f"process {child.pid}" in caplog.text and "still lives" in caplog.text
+
+
+def refused(process):
+    raise psutil.AccessDenied(process.pid)

@@ -21,7 +21,9 @@ SECTIONS = {
     "inc": st.sampled_from(["inc0", "inc1"]),
     "t": st.sampled_from(["tweights", "t3a", "t3aw"]),
 }
-LOOSE = st.from_regex(r"rand(-(m|n|p|mstd|mmax|inc|t|w|[a-z]{1,3})(weights|3aw?|[0-9.]{0,4})){0,4}", fullmatch=True)
+ODD = st.from_regex(r"(m|n|p|mstd|mmax|inc|t|w|[a-z]{1,3})(weights|3aw?|[0-9.]{0,4})", fullmatch=True)
+LOOSE = st.lists(st.one_of(*SECTIONS.values(), ODD), max_size=4).map(lambda sections: "-".join(["rand", *sections]))
+"""Sound sections, repeated ones and some that look like one."""
 
 
 def accepted(policy):

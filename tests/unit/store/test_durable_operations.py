@@ -11,7 +11,7 @@ import vitops
 from vitops.store import durable
 
 PACKAGE = Path(vitops.__file__).parent
-ROOMS = ("store", "lineage", "training", "plan", "data")
+ROOMS = ("store", "lineage", "training", "plan", "data", "cli")
 """Rooms that keep something between runs. Stage functions elsewhere fill ``job.out``, which is then published."""
 CHANGING = {
     *("write_text", "write_bytes", "mkdir", "rmdir", "unlink", "touch", "rename", "symlink_to", "hardlink_to", "chmod"),
@@ -25,7 +25,7 @@ OWNED = {("os", "write"), ("os", "replace"), ("np", "save"), ("torch", "save")}
 """Names that mean a change of the disk only with this owner."""
 NO_FILES = {"durable", "manifest", "shared", "_shared", "objects", "_objects", "_bucket", "_missing", "handle"}
 """What calls the primitives itself, holds objects on a server, or is no file."""
-READS = {"shutil.disk_usage", "shutil.which"}
+READS = {"shutil.disk_usage", "shutil.which", "shutil.get_terminal_size"}
 ALLOWED = {
     # A stage's working folder, of which nothing is kept before ``publish`` has copied it.
     ("store/canonical.py", "write_json"),
@@ -37,6 +37,17 @@ ALLOWED = {
     ("training/ray_group.py", "_keep"),
     ("training/ray_group.py", "_look_for_room"),
     ("training/ray_worker.py", "_work"),
+    # What the processes of one run tell each other, and its log; the run's record itself is written by ``durable``.
+    ("cli/data.py", "_tell"),
+    ("cli/family.py", "end"),
+    ("cli/family.py", "end_family"),
+    ("cli/run.py", "_execute"),
+    ("cli/supervise.py", "_ask"),
+    ("cli/supervise.py", "supervise"),
+    ("cli/reproduce.py", "_aside"),
+    # A file that was asked for, and a closed stdout.
+    ("cli/app.py", "run"),
+    ("cli/schema.py", "schema"),
     # A scratch project, removed after the command.
     ("plan/reproduce.py", "_lay_out"),
     # Of the project, made anew from the code wherever it is missing or damaged.

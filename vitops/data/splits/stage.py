@@ -39,7 +39,7 @@ def read_population(shards: Path) -> Population:
     """The live samples of a dataset version."""
     classes = json.loads((shards / "dataset.json").read_bytes())["classes"]
     rows = table.read(shards / "samples.parquet", ["slot", "label", "sha256", "subset"])
-    digests = np.frombuffer(bytes.fromhex("".join(rows["sha256"].to_pylist())), dtype=np.uint8)
+    digests = np.frombuffer(table.unhex(rows["sha256"]), dtype=np.uint8)
     return Population(
         slots=rows["slot"].to_numpy(),
         labels=rows["label"].to_numpy(),
