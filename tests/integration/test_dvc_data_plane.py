@@ -217,6 +217,17 @@ def test_killing_the_run_leaves_no_process_and_the_next_run_finishes(photos):
     assert versions.bring(photos, "photos", "whole", "ingest")[1]
 
 
+def test_what_a_killed_dvc_left_half_written_stops_no_run(photos):
+    bring(photos, "photos", "whole")
+    lock = (photos / "dvc.lock").read_bytes()
+    (photos / ".dvc/tmp/rwlock").write_bytes(b"")
+    (photos / ".dvc/tmp/dvc.lock.before").write_bytes(lock)
+    (photos / "dvc.lock").write_bytes(lock[: len(lock) // 2])
+    (photos / "data/photos/shards/dataset.json").unlink()
+    assert bring(photos, "photos", "whole") == {"ingest": True, "validate": False, "split": False}
+    assert (photos / "dvc.lock").read_bytes() == lock
+
+
 def wait_for_stage(process: psutil.Process) -> list[psutil.Process]:
     """All descendants, once a data stage is among them."""
     deadline = time.monotonic() + 60

@@ -1,7 +1,8 @@
 """Running DVC: always a child process in a session of its own that cannot outlive us.
 
 What it guards against (all seen): a killed DVC leaves its stage running and writing; a second DVC on the same path
-exits at once instead of waiting; DVC unpickles what lies in its state folder, which by default every user may write.
+exits at once instead of waiting; a killed one leaves files half written (``dvc_state``); DVC unpickles what lies in its
+state folder, which by default every user may write.
 """
 
 import json
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from vitops.data import dvc_state
 from vitops.errors import Interrupted, UsageError, VitopsError
 from vitops.store import durable
 
@@ -61,7 +63,8 @@ def reproduce(root: Path, stages: Sequence[str], *, say: Say, force: bool = Fals
     ``force`` executes them all. Nothing is taken from DVC's run cache. Raises the failed stage's own error.
     """
     options = ["--single-item", "--no-run-cache", *(["--force"] if force else [])]
-    done = _patiently(root, ["repro", *options, *stages], say=say)
+    with dvc_state.writing(root):
+        done = _patiently(root, ["repro", *options, *stages], say=say)
     for failed in (one for one in done.stages if one["exit_code"]):
         raise _error(failed["exit_code"])(failed["message"])
     what = f"dvc repro {' '.join(stages)}"
@@ -94,7 +97,8 @@ def _reason(done: Finished) -> str:
 
 
 def _patiently(root: Path, arguments: Sequence[str], *, say: Say | None) -> Finished:
-    """Run DVC; while another one holds the lock, wait and try again."""
+    """Run DVC; while another one holds the lock, wait and try again. What a killed one left is put right before."""
+    dvc_state.mend(root)
     deadline, pause = time.monotonic() + PATIENCE, 0.2
     while True:
         done = _run(root, arguments, say=say)
