@@ -51,9 +51,9 @@ def extended(tmp_path):
 
 def test_a_new_objective_changes_the_code_digest_of_no_stage(extended):
     project = load(PROJECT).every()
-    found = {(name, stage.name): stage.roots for name in project.pipelines for stage in stages(project, name)}
+    found = {stage.roots: (name, stage.name) for name in project.pipelines for stage in stages(project, name)}
     now = Package(PACKAGE)
-    for place, roots in found.items():
+    for roots, place in found.items():
         assert code_digest(roots, package=extended).digest == code_digest(roots, package=now).digest, place
     fresh = ["vitops.losses.fresh:Fresh", "vitops.config.objectives:Fresh"]
     assert "vitops.losses.fresh.Fresh" in code_digest(fresh, package=extended).definitions
