@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import vitops  # noqa: F401 -- first, for it mends torchvision, which timm imports
+
+# isort: split
 import timm
 import torch.nn.functional as F
 from timm.models import register_model

@@ -4,6 +4,7 @@ import ast
 import importlib
 import io
 import json
+import subprocess
 import sys
 import tarfile
 from dataclasses import replace
@@ -57,6 +58,12 @@ def small(script):
 
 def measured(script, archive, results, *, size=None, seeds=(0,)):
     return script.measure(size or small(script), data=archive, results=results, seeds=list(seeds), device="cpu")
+
+
+@pytest.mark.parametrize("name", ["deit_lt", "nkd_uskd"])
+def test_a_script_starts_in_a_process_of_its_own(name):
+    done = subprocess.run([sys.executable, CLAIMS / f"{name}.py", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--results" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("name", ["deit_lt", "nkd_uskd"])
