@@ -12,7 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from vitops.models.counting import parameters
+from vitops.models.registry import build
 
 CLAIMS = Path(__file__).resolve().parents[3] / "benchmarks/claims"
 CLASSES, TRAIN, TEST, SIDE = 10, 8, 2, 16
@@ -118,6 +122,19 @@ def test_students_of_deit_lt_differ_in_nothing_but_their_objective(scripts, arch
     assert [objective["drw"]["epoch"] for objective in objectives] == [54] * 4
     assert [objective["drw"]["beta"] for objective in objectives] == [0, 0, 0.9999, 0.9999]
     assert [objective["alpha"] for objective in objectives] == [0, 0.5, 0.5, 0.5]
+
+
+def test_an_accelerators_protocols_build_the_networks_they_name(scripts, archive):
+    nkd, lt = scripts["nkd_uskd"], scripts["deit_lt"]
+    pictures = scripts["trials"].Archive(archive).train(side=SIDE, n_max=TRAIN)
+    rows = nkd.configurations(nkd.CUDA, for_teacher=pictures, pictures=pictures) | {
+        f"lt {name}": row for name, row in lt.configurations(lt.CUDA, pictures).items()
+    }
+    with torch.device("meta"):
+        sizes = {name: parameters(build(row.train.model, classes=CLASSES)) for name, row in rows.items()}
+    assert (sizes["teacher"], sizes["NKD"]) == (21_282_122, 11_173_962)  # ResNets of torchvision's kind, 3 x 3 stem
+    assert sizes["lt teacher"] == 464_144  # ResNet-32, cosine head
+    assert len({sizes[f"lt {name}"] for name in ("ViT", "DeiT", "DeiT-LT", lt.WITHOUT_SAM)}) == 1
 
 
 @pytest.mark.parametrize(
