@@ -188,7 +188,10 @@ class Trials:
             "accuracy": {name: _accuracies(rows) for name, rows in found.items()},
             "gaps": told,
             "seeds": list(seeds),
-            "longest_s": max(self.lines[name, seed]["seconds"] for name in found for seed in seeds),
+            "longest": {
+                unit: max(self.lines[name, seed][unit] for name in found for seed in seeds)
+                for unit in ("seconds", "cpu_seconds")
+            },
             "holds": all(verdicts) if len(seeds) >= SEEDS_NEEDED else None,
         }
 
