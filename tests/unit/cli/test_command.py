@@ -106,7 +106,7 @@ def test_wrong_usage_is_one_paragraph_and_exit_code_2(project, vitops, arguments
 
 def test_a_configuration_mistake_is_one_unwrapped_line_without_traceback(project) -> None:
     path = project / "pipelines.yaml"
-    path.write_text(path.read_text().replace("imbalance_factor: 5", "imbalance_factor: 0.2"))
+    path.write_text(path.read_text().replace("imbalance_factor: 5", "imbalance_factor: 0.2", 1))
     result = subprocess.run(
         [sys.executable, "-c", "from vitops.cli.app import main; main()", "ls", "--json"],
         capture_output=True, text=True, env={**os.environ, "COLUMNS": "40"},

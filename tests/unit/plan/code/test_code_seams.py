@@ -80,7 +80,14 @@ def test_neutral_values_are_frozen():
         and isinstance(item.value, ast.Call)
         and _name(item.value.func) == "later_field"
     }
-    assert found == {("vitops/config/objectives.py", "weight_base", "False")}
+    assert found == {
+        ("vitops/config/objectives.py", "weight_base", "False"),
+        ("vitops/config/models.py", "head", "'linear'"),
+        ("vitops/config/models.py", "stem", "'published'"),
+        ("vitops/config/training.py", "effective_batch", "None"),
+        ("vitops/config/training.py", "later", "()"),
+        ("vitops/config/training.py", "nesterov", "False"),
+    }
 
 
 def _name(node):
