@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from vitops.config.base import Section
+from vitops.config.base import Section, later_field
 
 Scalar = bool | int | float | str
 
@@ -18,6 +18,10 @@ class TimmModel(Section):
     """A name of timm's registry, e.g. ``deit_tiny_distilled_patch16_224``."""
     args: dict[str, Scalar] = Field(default_factory=dict)
     """Keyword arguments of the factory: ``img_size``, ``patch_size``, ``embed_dim``, ``depth``, ``num_heads``, ..."""
+    head: Literal["linear", "cosine"] = later_field("linear")
+    """The classifier: ``cosine`` (unit features times unit class weights) is what LDAM needs."""
+    stem: Literal["published", "small"] = later_field("published")
+    """``small``: of a ResNet for 32 px images, a 3x3 convolution that keeps the size, and no pooling."""
 
 
 class CifarResNet(Section):

@@ -132,8 +132,7 @@ class Ldam(ObjectiveSection):
     def check_model(self, model: Section) -> None:
         """Margins are angles: the head must give cosines."""
         if getattr(model, "head", None) != "cosine":
-            key = "model.head" if "head" in type(model).model_fields else "model.kind"
-            raise KeyProblem(key, "must give cosine logits for ldam: a cifar_resnet with head: cosine")
+            raise KeyProblem("model.head", "must be cosine for ldam")
 
 
 class Paco(ObjectiveSection):

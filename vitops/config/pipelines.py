@@ -109,30 +109,25 @@ class Pipeline(Section):
                 )
 
 
-class Retrain(Pipeline):
-    """data -> teacher -> student -> prune -> export -> quantize -> evaluate -> package -> report."""
+class _Distilling(Pipeline):
+    """What trains a student."""
 
-    flow: Literal["retrain"] = "retrain"
-    teacher: Teacher
+    teacher: Teacher | None = None
     """A training stage of its own, or the digest of a model artifact that was made before."""
     further_teachers: dict[Name, Digest] = Field(default_factory=dict)
     """Role -> digest of a model artifact: teachers beside the one that is trained here, for ``objective.teachers``."""
     student: Train
-    prune: Prune
-    export: Export = Export()
-    quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
-    report: Report = Report()
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Retrain":
+    def _taught(self) -> "_Distilling":
         if isinstance(self.teacher, Train):
             self._check_teacher(self.teacher)
-        self._check_workers(student=self.student, **{"prune.finetune": self.prune.finetune})
+        self._check_workers(student=self.student)
         if taken := sorted(_TAKEN & self.further_teachers.keys()):
             raise KeyProblem(f"further_teachers.{taken[0]}", "is a role that is taken: choose another name")
-        check_roles(self.student, ("teacher", *self.further_teachers), key="student")
-        check_roles(self.prune.finetune, ("teacher",), key="prune.finetune")
+        own = () if self.teacher is None else ("teacher",)
+        check_roles(self.student, (*own, *self.further_teachers), key="student")
         return self
 
     def _check_teacher(self, teacher: Train) -> None:
@@ -141,6 +136,38 @@ class Retrain(Pipeline):
             raise KeyProblem(
                 "teacher.objective", f"{teacher.objective.kind} needs a teacher, which the teacher stage lacks"
             )
+
+
+class Distill(_Distilling):
+    """data -> teacher -> student -> evaluate: any architecture, with a teacher or without; a recipe of a paper."""
+
+    flow: Literal["distill"] = "distill"
+
+    @model_validator(mode="after")
+    def _needed(self) -> "Distill":
+        if self.teacher is not None and "teacher" not in self.student.objective.roles():
+            raise KeyProblem(
+                "teacher", f"is not read: leave it out, for {self.student.objective.kind} has no use for it"
+            )
+        return self
+
+
+class Retrain(_Distilling):
+    """data -> teacher -> student -> prune -> export -> quantize -> evaluate -> package -> report."""
+
+    flow: Literal["retrain"] = "retrain"
+    teacher: Teacher
+    """A training stage of its own, or the digest of a model artifact that was made before."""
+    prune: Prune
+    export: Export = Export()
+    quantize: Quantize = Quantize()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _pruned(self) -> "Retrain":
+        self._check_workers(**{"prune.finetune": self.prune.finetune})
+        check_roles(self.prune.finetune, ("teacher",), key="prune.finetune")
+        return self
 
 
 class Compress(Pipeline):
@@ -167,6 +194,8 @@ class Compress(Pipeline):
 def check_roles(recipe: Recipe, known: tuple[str, ...], *, key: str) -> None:
     """Raise KeyProblem for a teacher that the stage is not given."""
     unknown = sorted(set(recipe.objective.roles()) - set(known))
+    if unknown and "teacher" not in known and "teacher" in unknown:
+        raise KeyProblem("teacher", f"is missing: {key}.objective {recipe.objective.kind} learns from one")
     if unknown:
         raise KeyProblem(
             f"{key}.objective.teachers",
@@ -174,7 +203,7 @@ def check_roles(recipe: Recipe, known: tuple[str, ...], *, key: str) -> None:
         )
 
 
-AnyPipeline = Annotated[Retrain | Compress, Field(discriminator="flow")]
+AnyPipeline = Annotated[Retrain | Distill | Compress, Field(discriminator="flow")]
 
 
 class Project(Section):

@@ -27,7 +27,7 @@ def schema() -> JSON:
     definitions = whole["$defs"]
     _describe(definitions)
     parts: JSON = {}
-    for name in ("Retrain", "Compress"):
+    for name in ("Retrain", "Distill", "Compress"):
         part = _part(definitions[name], definitions, parts)
         definitions[name]["properties"]["profiles"] = {
             "type": "object",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from vitops.config.base import KeyProblem, Section
+from vitops.config.base import KeyProblem, Section, later_field
 from vitops.config.models import Model
 from vitops.config.objectives import Objective
 
@@ -109,6 +109,8 @@ class Optimizer(Section):
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     """SGD's momentum; AdamW uses ``betas``."""
+    nesterov: bool = later_field(False)
+    """Nesterov's momentum, of SGD alone."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     decay_1d: bool = False
@@ -118,6 +120,8 @@ class Optimizer(Section):
     def _consistent(self) -> "Optimizer":
         if not all(0 <= beta < 1 for beta in self.betas):
             raise KeyProblem("betas", f"must lie in [0, 1), got {list(self.betas)}")
+        if self.nesterov and self.name != "sgd":
+            raise KeyProblem("nesterov", f"must be false: {self.name} has no momentum of that kind")
         return self
 
 
@@ -146,14 +150,46 @@ class MultiStep(Section):
         return self
 
 
-Schedule = Annotated[Cosine | MultiStep, Field(discriminator="kind")]
+class Step(Section):
+    """Linear warm-up, then a rate multiplied by ``factor`` after every ``every`` epochs."""
+
+    kind: Literal["step"] = "step"
+    warmup_epochs: float = Field(0, ge=0)
+    warmup_lr: float = Field(1e-6, ge=0)
+    every: int = Field(1, ge=1)
+    factor: float = Field(0.98, gt=0, lt=1)
+
+
+Schedule = Annotated[Cosine | MultiStep | Step, Field(discriminator="kind")]
+
+
+class Radius(Section):
+    """A radius of sharpness-aware minimisation from an epoch on."""
+
+    epoch: int = Field(ge=1)
+    """First epoch (counted from 0) with it."""
+    rho: float = Field(ge=0)
 
 
 class Sam(Section):
     """Sharpness-aware minimisation (Foret et al. 2021): two passes per step."""
 
     rho: float = Field(0.05, ge=0)
+    """Radius of the first epoch, and of all of them without ``later``."""
+    later: tuple[Radius, ...] = later_field(())
+    """Radii that take over, in the order of their epochs."""
     adaptive: bool = False
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Sam":
+        epochs = [radius.epoch for radius in self.later]
+        if epochs != sorted(set(epochs)):
+            raise KeyProblem("later", f"must have increasing epochs, got {epochs}")
+        return self
+
+    def at(self, epoch: int) -> float:
+        """The radius in ``epoch`` (counted from 0)."""
+        return ([self.rho] + [radius.rho for radius in self.later if radius.epoch <= epoch])[-1]
 
 
 class Recipe(Section):
@@ -164,6 +200,9 @@ class Recipe(Section):
     micro_batches: int = Field(4, ge=1)
     """M logical micro-batches of one step: the unit of randomness, BatchNorm and weighted means. Workers divide it."""
     micro_batch_size: int = Field(ge=1)
+    effective_batch: int | None = later_field(None, ge=1)
+    """Images of one step, in place of ``micro_batches``: as many micro-batches as that takes. Each worker accumulates
+    its share of them, whatever the number of workers."""
     repeats: int = Field(1, ge=1)
     """Repeated augmentation: each drawn sample appears this many times in the epoch's stream."""
     preprocessing: Preprocessing
@@ -176,6 +215,23 @@ class Recipe(Section):
     """Largest joint gradient norm; null clips nothing."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of the weight average kept beside the weights; null keeps none."""
+
+    @model_validator(mode="after")
+    def _counted(self) -> "Recipe":
+        """``effective_batch`` as ``micro_batches``, the one of the two that is read and enters keys."""
+        if self.effective_batch is None:
+            return self
+        if "micro_batches" in self.model_fields_set:
+            raise KeyProblem(
+                "effective_batch", "says what micro_batches says: leave one of them out, or set it to null here"
+            )
+        micro_batches, rest = divmod(self.effective_batch, self.micro_batch_size)
+        if rest:
+            raise KeyProblem(
+                "effective_batch",
+                f"must be a multiple of micro_batch_size ({self.micro_batch_size}), got {self.effective_batch}",
+            )
+        return self.model_copy(update={"micro_batches": micro_batches, "effective_batch": None})
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

@@ -88,10 +88,13 @@ def evaluate(job: Job) -> Outcome:
 def _candidates(job: Job, reader: SplitReader) -> Iterator[Candidate]:
     """Models one at a time, so that the others need no memory; the teacher first, with whom the others may agree.
 
-    The ONNX files are forms of the pruned model.
+    A pipeline may have no teacher, and may end with the student. The ONNX files are forms of the pruned model.
     """
-    yield _torch_candidate(job, reader, name="teacher", role="teacher")
+    if "teacher" in job.inputs:
+        yield _torch_candidate(job, reader, name="teacher", role="teacher")
     yield _torch_candidate(job, reader, name="student", role="student")
+    if "prune" not in job.inputs:
+        return
     pruned = _torch_candidate(job, reader, name="pruned", role="prune")
     yield pruned
     for name, role, file in (("onnx", "export", "model.onnx"), ("int8", "quantize", "model.int8.onnx")):

@@ -13,6 +13,7 @@ from vitops.errors import UsageError
 from vitops.losses.cross_entropy import cross_entropy, tally
 from vitops.losses.drw import DeferredWeights
 from vitops.losses.objective import Contributions, Objective
+from vitops.models.heads import classifier
 
 
 def margins(counts: Sequence[int], *, max_margin: float) -> Tensor:
@@ -45,10 +46,10 @@ class Ldam(Objective):
         self, config: Section, *, model: nn.Module, teachers: Mapping[str, nn.Module], counts: Sequence[int]
     ) -> None:
         super().__init__(config, model=model, teachers=teachers, counts=counts)
-        if not getattr(getattr(model, "head", None), "cosine", False):
+        if not getattr(classifier(model), "cosine", False):
             raise UsageError(
                 f"objective ldam needs a cosine head, which {type(model).__name__} does not have: "
-                "set head: cosine under a cifar_resnet model, or take objective cross_entropy"
+                "set head: cosine under the model, or take objective cross_entropy"
             )
         self._margins = margins(counts, max_margin=config.max_margin)
         self._deferred = DeferredWeights(config.drw, counts=counts)

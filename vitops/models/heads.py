@@ -63,8 +63,13 @@ def pooled(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     features = cast(Tensor, model.forward_features(x))  # type: ignore[operator]
     if hasattr(model, "forward_head"):
         features = cast(Tensor, model.forward_head(features, pre_logits=True))  # type: ignore[operator]
+    return features, classifier(model)(features)
+
+
+def classifier(model: nn.Module) -> nn.Module:
+    """The layer that turns features into logits: timm's ``get_classifier``, or ``head``."""
     head = model.get_classifier() if hasattr(model, "get_classifier") else model.head  # type: ignore[operator]
-    return features, cast(nn.Module, head)(features)
+    return cast(nn.Module, head)
 
 
 class CosineHead(nn.Linear):

@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 from vitops.config.base import Section
 from vitops.config.datasets import Dataset
 from vitops.config.models import Model
-from vitops.config.pipelines import Compress, Pipeline, Project, Retrain
+from vitops.config.pipelines import Compress, Distill, Pipeline, Project, Retrain
 from vitops.config.problems import did_you_mean
+from vitops.config.training import Train
 from vitops.errors import UsageError
 
 JSON = dict[str, Any]
@@ -154,22 +155,20 @@ class _Flow:
 
     def stages(self) -> tuple[Stage, ...]:
         pipeline = self._pipeline
-        if isinstance(pipeline, Retrain):
-            return self._retrain(pipeline)
+        if isinstance(pipeline, Retrain | Distill):
+            return self._trained(pipeline)
         assert isinstance(pipeline, Compress), pipeline.dataset
         pinned = {"student": pipeline.student, "teacher": pipeline.teacher}
         return self._compressed(pipeline, {}, pinned, {role: (digest,) for role, digest in pinned.items()})
 
-    def _retrain(self, pipeline: Retrain) -> tuple[Stage, ...]:
+    def _trained(self, pipeline: Retrain | Distill) -> tuple[Stage, ...]:
         teacher = pipeline.teacher
-        made = {} if isinstance(teacher, str) else {"teacher": "teacher"}
+        made = {"teacher": "teacher"} if isinstance(teacher, Train) else {}
         named = {"teacher": teacher} if isinstance(teacher, str) else {}
-        models: dict[str, tuple[Rebuilt, ...]] = {
-            "student": (type(pipeline.student.model),),
-            "teacher": (teacher if isinstance(teacher, str) else type(teacher.model),),
-        }
-        return (
-            *(() if isinstance(teacher, str) else (self._stage("teacher", "train", teacher),)),
+        models = {"student": (type(pipeline.student.model),), "teacher": _rebuilt(teacher)}
+        inputs = {"student": "student", **made}
+        trained = (
+            *((self._stage("teacher", "train", teacher),) if isinstance(teacher, Train) else ()),
             self._stage(
                 "student",
                 "train",
@@ -178,7 +177,13 @@ class _Flow:
                 pinned=named | pipeline.further_teachers,
                 rebuilds=(*models["teacher"], *pipeline.further_teachers.values()),
             ),
-            *self._compressed(pipeline, {"student": "student", **made}, named, models),
+        )
+        if isinstance(pipeline, Retrain):
+            return (*trained, *self._compressed(pipeline, inputs, named, models))
+        both = (*models["student"], *models["teacher"])
+        return (
+            *trained,
+            self._stage("evaluate", "evaluate", pipeline.evaluate, inputs=inputs, pinned=named, rebuilds=both),
         )
 
     def _compressed(
@@ -260,6 +265,12 @@ class _Flow:
         if distributed and resources.mode == "fast":
             declared |= {"mode": "fast", "workers": resources.workers}
         return declared
+
+
+def _rebuilt(teacher: Train | str | None) -> tuple[Rebuilt, ...]:
+    if teacher is None:
+        return ()
+    return (teacher if isinstance(teacher, str) else type(teacher.model),)
 
 
 def _roots(function: str, sections: Iterable[Section], *others: str) -> tuple[str, ...]:

@@ -13,15 +13,16 @@ def build(section: Optimizer, model: nn.Module, auxiliary: nn.Module | None = No
     """The optimizer of ``section`` over the model's trainable parameters, then those of ``auxiliary``.
 
     Weight decay skips 1-D parameters (unless ``decay_1d``) and what ``model.no_weight_decay()`` names. ``sgd`` is plain
-    momentum: timm's own ``sgd`` would be Nesterov's. torch's fused kernels update element by element: same bits for
-    every number of threads.
+    momentum unless ``nesterov``: timm's own ``sgd`` is Nesterov's. torch's fused kernels update element by element:
+    same bits for every number of threads.
     """
     own: dict[str, Any] = {"momentum": section.momentum}
+    name = "sgd" if section.nesterov else "momentum"
     if section.name == "adamw":
-        own = {"betas": section.betas, "eps": section.eps}
+        name, own = "adamw", {"betas": section.betas, "eps": section.eps}
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
-        "momentum" if section.name == "sgd" else section.name,
+        name,
         lr=section.lr,
         weight_decay=section.weight_decay,
         filter_bias_and_bn=not section.decay_1d,

@@ -100,11 +100,12 @@ class Training:
         """
         key: Key = (self.seed, "step", epoch, step)
         sam = self.recipe.sam
-        if sam is None or sam.rho == 0:
+        rho = sam.at(epoch) if sam else 0.0
+        if sam is None or rho == 0:
             return self._gradient.run(self._samples(epoch, step), key)
         samples = _kept(self._samples(epoch, step))
         first = self._gradient.run(samples, key)
-        with perturbed(list(self._parameters.values()), rho=sam.rho, adaptive=sam.adaptive):
+        with perturbed(list(self._parameters.values()), rho=rho, adaptive=sam.adaptive):
             self._gradient.run(samples, key)
         return first
 

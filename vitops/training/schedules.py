@@ -4,15 +4,16 @@ import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.scheduler.multistep_lr import MultiStepLRScheduler
 from timm.scheduler.scheduler import Scheduler
+from timm.scheduler.step_lr import StepLRScheduler
 
-from vitops.config.training import Cosine, Schedule
+from vitops.config.training import Cosine, Schedule, Step
 
 
 def build(section: Schedule, optimizer: torch.optim.Optimizer, *, steps_per_epoch: int, epochs: int) -> Scheduler:
     """The schedule for ``optimizer``; ``step_update(n)`` sets the rate of update ``n`` (from 0) in its groups.
 
     Linear warm-up to the optimizer's own rate, then half a cosine over the remaining updates, or the rate multiplied by
-    ``factor`` from each milestone epoch on.
+    ``factor`` from each milestone epoch on, or once more after every ``every`` epochs.
     """
     warmup = round(section.warmup_epochs * steps_per_epoch)
     if isinstance(section, Cosine):
@@ -23,6 +24,16 @@ def build(section: Schedule, optimizer: torch.optim.Optimizer, *, steps_per_epoc
             warmup_t=warmup,
             warmup_lr_init=section.warmup_lr,
             warmup_prefix=True,
+            t_in_epochs=False,
+        )
+    if isinstance(section, Step):
+        return StepLRScheduler(
+            optimizer,
+            decay_t=section.every * steps_per_epoch,
+            decay_rate=section.factor,
+            warmup_t=warmup,
+            warmup_lr_init=section.warmup_lr,
+            warmup_prefix=False,
             t_in_epochs=False,
         )
     return MultiStepLRScheduler(

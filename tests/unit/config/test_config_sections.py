@@ -1,5 +1,7 @@
 """What single sections refuse beyond types and ranges, and the frozen surface of the configuration."""
 
+import json
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -8,8 +10,8 @@ from vitops.config.compression import Prune
 from vitops.config.datasets import Dataset, Gates, LongtailSplit
 from vitops.config.models import CifarResNet
 from vitops.config.objectives import AttentionTransfer, Nkd, Uskd
-from vitops.config.pipelines import AnyPipeline, Compress, Evaluate, Pipeline, Project, Resources, Retrain
-from vitops.config.training import Augment, Mixup, MultiStep, Optimizer, Preprocessing, Recipe, ResizedCrop, Train
+from vitops.config.pipelines import AnyPipeline, Compress, Distill, Evaluate, Pipeline, Project, Resources, Retrain
+from vitops.config.training import Augment, Mixup, MultiStep, Optimizer, Preprocessing, Recipe, ResizedCrop, Sam, Train
 
 RECIPE = {
     "objective": {"kind": "cross_entropy"},
@@ -22,6 +24,8 @@ TRAIN = {**RECIPE, "model": {"kind": "cifar_resnet", "depth": 8}}
 DEIT = {"kind": "timm", "name": "deit_tiny_distilled_patch16_224"}
 DISTILL = {**RECIPE, "model": DEIT, "objective": {"kind": "deit_lt"}}
 SMOOTHED = {**RECIPE, "mixup": {"label_smoothing": 0.1}}
+COUNTED = {**RECIPE, "micro_batch_size": 8}
+BY_ITSELF = {"flow": "distill", "dataset": "d", "split": "s", "student": TRAIN}
 SWIN = {"kind": "timm", "name": "swin_tiny_patch4_window7_224"}
 GUIDED = {**RECIPE, "objective": {"kind": "nvit"}}
 RETRAIN = {
@@ -59,7 +63,14 @@ REFUSED = [
         {**TRAIN, "objective": {"kind": "ldam"}, "model": {"kind": "cifar_resnet", "head": "linear"}},
         "model.head",
     ),
-    (Train, {**TRAIN, "objective": {"kind": "ldam"}, "model": {"kind": "timm", "name": "vit"}}, "model.kind"),
+    (Train, {**TRAIN, "objective": {"kind": "ldam"}, "model": {"kind": "timm", "name": "vit"}}, "model.head"),
+    (Recipe, {**COUNTED, "effective_batch": 24, "micro_batches": 3}, "effective_batch"),
+    (Recipe, {**COUNTED, "effective_batch": 20}, "effective_batch"),
+    (Optimizer, {"name": "adamw", "lr": 0.1, "nesterov": True}, "nesterov"),
+    (Sam, {"later": [{"epoch": 5, "rho": 0.1}, {"epoch": 5, "rho": 0.5}]}, "later"),
+    (Distill, {**BY_ITSELF, "teacher": TRAIN}, "teacher"),
+    (Distill, {**BY_ITSELF, "student": DISTILL}, "teacher"),
+    (Distill, {**BY_ITSELF, "student": {**TRAIN, "micro_batches": 3}}, "student.micro_batches"),
     (Train, {**TRAIN, "objective": {"kind": "deit_lt"}}, "model.kind"),
     (Train, {**TRAIN, "objective": {"kind": "deit_soft"}}, "model.kind"),
     (Train, {**TRAIN, "objective": {"kind": "deit_soft"}, "model": SWIN}, "model.name"),
@@ -155,6 +166,19 @@ def test_a_later_field_in_its_neutral_value_changes_no_parameters_but_a_default_
     assert New(extra=1).parameters() == {"rate": 0.5, "extra": 1}
 
 
+def test_an_effective_batch_is_so_many_micro_batches_in_parameters_too() -> None:
+    spelled = Recipe.model_validate({**COUNTED, "micro_batches": 3})
+    for text in (json.dumps({**COUNTED, "effective_batch": 24}), json.dumps({**COUNTED, "micro_batches": 3})):
+        found = Recipe.model_validate_json(text, strict=True)
+        assert found.micro_batches == 3 and found.parameters() == spelled.parameters()
+
+
+def test_the_radius_of_sam_is_the_newest_that_has_begun() -> None:
+    sam = Sam.model_validate({"rho": 0.05, "later": [{"epoch": 5, "rho": 0.1}, {"epoch": 60, "rho": 0.5}]})
+    assert [sam.at(epoch) for epoch in (0, 4, 5, 59, 60, 89)] == [0.05, 0.05, 0.1, 0.1, 0.5, 0.5]
+    assert Sam(rho=0.8).at(199) == 0.8
+
+
 def test_a_default_written_out_gives_the_same_parameters() -> None:
     pipeline = TypeAdapter(AnyPipeline)
     spelled = {**RETRAIN, "seed": 0, "quantize": {"kind": "static", "images": 256}}
@@ -168,6 +192,7 @@ def test_the_surface_of_the_configuration_is_frozen() -> None:
     assert set(Dataset.model_fields) == {"task", "source", "shard_size", "gates", "splits"}
     assert set(Pipeline.model_fields) == common
     assert set(Retrain.model_fields) == common | after | {"flow", "teacher", "further_teachers", "student"}
+    assert set(Distill.model_fields) == common | {"flow", "teacher", "further_teachers", "student", "evaluate"}
     assert set(Compress.model_fields) == common | after | {"flow", "teacher", "student"}
     assert set(Resources.model_fields) == {
         "launcher", "workers", "min_workers", "node_deadline_seconds", "threads", "mode", "device",
@@ -176,5 +201,5 @@ def test_the_surface_of_the_configuration_is_frozen() -> None:
     assert set(Train.model_fields) - set(Recipe.model_fields) == {"model"}
     assert set(Recipe.model_fields) == {
         "objective", "epochs", "micro_batches", "micro_batch_size", "repeats", "preprocessing", "augment", "mixup",
-        "optimizer", "schedule", "sam", "clip_grad", "ema",
+        "optimizer", "schedule", "sam", "clip_grad", "ema", "effective_batch",
     }  # fmt: skip

@@ -12,7 +12,7 @@ MISTAKES = {
     "unknown key, nothing near": (
         "sam: {rho: 0.05}",
         "sam: {zzz: 1}",
-        "teacher.sam.zzz: unknown key 'zzz'; known: rho, adaptive",
+        "teacher.sam.zzz: unknown key 'zzz'; known: rho, later, adaptive",
     ),
     "unknown stage": ("    prune:\n", "    prun:\n", "prun: unknown key 'prun'; did you mean 'prune'?"),
     "missing key": ("      epochs: 4\n", "", "student: the key 'epochs' is missing"),

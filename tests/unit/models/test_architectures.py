@@ -7,7 +7,7 @@ from vitops.config.models import CifarResNet, TimmModel
 from vitops.errors import UsageError, VerificationError
 from vitops.models import build, heads, predict, pruned_vit
 from vitops.models.counting import macs, parameters
-from vitops.models.heads import CosineHead
+from vitops.models.heads import CosineHead, classifier
 from vitops.models.pruned_vit import ExactLayerNorm
 
 SMALL = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -121,6 +121,23 @@ def test_the_cosine_head_gives_cosines():
         head.weight *= 7
     torch.testing.assert_close(head(x), expected)
     assert head.bias is None
+
+
+def test_a_small_stem_keeps_the_size_of_small_images():
+    model = build(TimmModel(name="resnet18", stem="small"), classes=100)
+    assert parameters(model) == 11_689_512 - 900 * 513 - 64 * 3 * (7 * 7 - 3 * 3)
+    features = model.maxpool(model.act1(model.bn1(model.conv1(torch.zeros(2, 3, 32, 32)))))
+    assert features.shape == (2, 64, 32, 32)
+    with pytest.raises(UsageError, match=r"model\.stem"):
+        build(TimmModel(name="test_vit", stem="small"), classes=3)
+
+
+def test_a_timm_cnn_takes_the_cosine_head():
+    model = build(TimmModel(name="test_resnet", head="cosine"), classes=3).eval()
+    assert heads(model, 9 * torch.randn(4, 3, 32, 32))["mean"].abs().max() <= 1 + 1e-6
+    assert getattr(classifier(model), "cosine", False)
+    with pytest.raises(UsageError, match=r"model\.head"):
+        build(TimmModel(name="deit_tiny_distilled_patch16_224", head="cosine"), classes=3)
 
 
 def test_a_misspelt_timm_name_is_answered_with_the_nearest():

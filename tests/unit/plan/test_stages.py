@@ -86,6 +86,21 @@ def test_roles_name_who_reads_whom():
     assert set(found["report"].inputs) == {*found["evaluate"].inputs, "evaluate", "package"}
 
 
+def test_distill_ends_with_the_students_accuracy_and_needs_no_teacher():
+    common = {"flow": "distill", "dataset": "digits", "split": "longtail"}
+    pipelines = {
+        "taught": common | {"teacher": TEACHER, "student": STUDENT},
+        "alone": common | {"student": TEACHER | {"objective": {"kind": "cross_entropy"}}},
+    }
+    distilled = Project.model_validate({"datasets": {"digits": DATASET}, "pipelines": pipelines})
+    taught, alone = by_name(distilled, "taught"), by_name(distilled, "alone")
+    assert list(taught) == ["ingest", "validate", "split", "teacher", "student", "evaluate"]
+    assert list(alone) == ["ingest", "validate", "split", "student", "evaluate"]
+    assert taught["evaluate"].inputs == {"split": "split", "teacher": "teacher", "student": "student"}
+    assert alone["evaluate"].inputs == {"split": "split", "student": "student"}
+    assert key_of(taught["student"]) == keys(project())["student"], "a student is a hit for both flows"
+
+
 def test_compress_pins_student_and_teacher_by_digest():
     found = by_name(project(), "small")
     assert not {"teacher", "student"} & set(found)

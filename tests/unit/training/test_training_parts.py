@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 from torch import nn
 
-from vitops.config.training import Cosine, MultiStep, Optimizer
+from vitops.config.training import Cosine, MultiStep, Optimizer, Step
 from vitops.errors import Interrupted
 from vitops.store import manifest
 from vitops.store.job import Position
@@ -150,6 +150,11 @@ def test_multistep_multiplies_at_each_milestone():
     assert [rate(schedule, t) for t in (0, 19, 20, 39, 40, 59)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+def test_step_multiplies_after_every_so_many_epochs():
+    schedule = Step(every=2, factor=0.5)
+    assert [rate(schedule, update) for update in (0, 19, 20, 39, 40)] == [1.0, 1.0, 0.5, 0.5, 0.25]
+
+
 def test_weight_decay_skips_one_dimensional_parameters_unless_asked():
     model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
     skipping = optimizers.build(Optimizer(name="adamw", lr=1e-3, weight_decay=0.05), model)
@@ -163,6 +168,11 @@ def test_weight_decay_skips_one_dimensional_parameters_unless_asked():
 def test_sgd_is_plain_momentum():
     built = optimizers.build(Optimizer(name="sgd", lr=0.1), nn.Linear(2, 2))
     assert (type(built), built.defaults["nesterov"], built.defaults["momentum"]) == (torch.optim.SGD, False, 0.9)
+
+
+def test_nesterov_looks_ahead():
+    built = optimizers.build(Optimizer(name="sgd", lr=0.1, nesterov=True), nn.Linear(2, 2))
+    assert built.param_groups[0]["nesterov"] and built.param_groups[0]["momentum"] == 0.9
 
 
 def saved(value):
