@@ -73,6 +73,9 @@ class Resources(Section):
     """``exact``: the same bits for every number of workers and after every kill; ``fast``: gradients are summed over
     the workers in the backend's order, with any kernels."""
     device: Literal["cpu", "cuda"] = "cpu"
+    teacher_cache_gib: float = Field(0.0, ge=0)
+    """Room for what teachers said of each micro-batch, in the store: reruns and other objectives on the same stream
+    need not ask them again, and get the same bits. 0 keeps nothing."""
     checkpoint_seconds: float = Field(20.0, gt=0)
     """A kill costs at most this much work, or one step: a checkpoint begins when half of it has passed."""
     checkpoint_steps: int | None = Field(None, ge=1)

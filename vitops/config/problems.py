@@ -135,7 +135,8 @@ def _trace(annotation: Any, location: tuple[int | str, ...]) -> tuple[KeyPath, A
     for part in location:
         options = _options(annotation)
         if isinstance(part, str) and part.startswith("["):  # pydantic's "[key]", and our tags of a value's form
-            annotation = around = _of_form(annotation, part) or annotation
+            if (form := _of_form(annotation, part)) is not None:
+                annotation = around = form
             continue
         if len(options) > 1 and part in _tags(annotation):
             annotation = around = next(option for option in options if _tag(option) == part)
