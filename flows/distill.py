@@ -4,6 +4,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.session import opened
+from tasks.convert import convert
 from tasks.evaluate import evaluate
 from tasks.ingest import ingest
 from tasks.split import split
@@ -25,6 +26,7 @@ def distill(request: RunRequest) -> dict[str, Ref]:
         run.submit(ingest)
         run.submit(validate)
         run.submit(split)
+        run.submit(convert, "teacher")
         run.submit(train, "teacher")
         run.submit(train, "student")
         run.submit(evaluate)

@@ -4,6 +4,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.session import opened
+from tasks.convert import convert
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.ingest import ingest
@@ -30,6 +31,7 @@ def retrain(request: RunRequest) -> dict[str, Ref]:
         run.submit(ingest)
         run.submit(validate)
         run.submit(split)
+        run.submit(convert, "teacher")
         run.submit(train, "teacher")
         run.submit(train, "student")
         run.submit(prune)

@@ -33,9 +33,9 @@ class Session:
         self._futures: dict[str, PrefectFuture[Any]] = {}
 
     def submit(self, task: Task[..., Any], name: str | None = None) -> None:
-        """Submit the stage called ``name`` (by default as the task), unless the run ends before it."""
+        """Submit the stage called ``name`` (by default as the task), if the run has it and this task does its kind."""
         stage = self._stages.get(name or task.name)
-        if stage is None:
+        if stage is None or stage.kind != task.name:
             return
         inputs = {role: self._futures[upstream] for role, upstream in stage.inputs.items()}
         self._futures[stage.name] = task.submit(self.place, stage, inputs)
@@ -61,7 +61,7 @@ def opened(request: RunRequest) -> Iterator[Session]:
     project = open_project(request)
     crash_orphans(project.store.runs)
     due = _due(project)
-    check_models(request.pipeline, due)
+    check_models(request.pipeline, due, root=project.root)
     with _cluster(project, due):
         yield Session(project.place(), project.stages)
 

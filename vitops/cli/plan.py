@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitops.cli.console import emit
+from vitops.cli.console import complain, emit
 from vitops.cli.options import AsJson, File, Overrides, PipelineName, Profile, Until, Workers, request
 from vitops.cli.tables import stage_table
 from vitops.plan.opening import open_project
@@ -26,7 +26,10 @@ def plan(
     project = open_project(
         request(Path.cwd(), name, file=file, profile=profile, overrides=overrides, until=until, workers=workers)
     )
-    planned = document(name, project.plan())
+    stages = project.plan()
+    for note in project.check_weights(stages):
+        complain(note)
+    planned = document(name, stages)
 
     def render(console: "Console") -> None:
         console.print(stage_table(planned["stages"], ("name", "status", "digest", "reason")))

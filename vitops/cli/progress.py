@@ -68,7 +68,8 @@ class Progress:
 
     def _detail(self, name: str) -> str:
         progress = self._progress(name)
-        return " ".join(["running", *(f"{word} {progress[word]}" for word in _PLACE if word in progress)])
+        places = (f"{word} {progress[word]}" for word in _PLACE if word in progress)
+        return " ".join(["running", *places, *_remembered(progress)])
 
     def _progress(self, name: str) -> dict[str, Any]:
         """What the stage reports; nothing if it does not."""
@@ -82,12 +83,20 @@ class Progress:
                 self._say(stage["name"], f"running{_resumed(self._progress(stage['name']))}")
             elif status != "pending":
                 seconds = f" in {stage['seconds']:.1f} s" if status == "executed" else ""
-                self._say(stage["name"], f"{status}{seconds}{_resumed(stage)}")
+                self._say(stage["name"], " ".join([f"{status}{seconds}{_resumed(stage)}", *_remembered(stage)]))
 
     def _say(self, stage: str, sentence: str) -> None:
         if self._said.get(stage) != sentence:
             self._said[stage] = sentence
             self._console.print(f"{stage}: {sentence}", markup=False, highlight=False)
+
+
+def _remembered(told: dict[str, Any]) -> list[str]:
+    """How often a teacher's cache had the answer."""
+    return [
+        f"({role}'s cache: {cache['hits']} of {cache['asked']} hits)"
+        for role, cache in told.get("teacher_cache", {}).items()
+    ]
 
 
 def _resumed(told: dict[str, Any]) -> str:

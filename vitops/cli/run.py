@@ -55,7 +55,10 @@ def run(
 def carry_out(asked: RunRequest, *, as_json: bool) -> int:
     """Run what is asked for, print the outcome and return the exit code."""
     opened = open_project(asked)
-    planned = [stage.to_json() for stage in opened.plan()]
+    found = opened.plan()
+    for note in opened.check_weights(found):
+        complain(note)
+    planned = [stage.to_json() for stage in found]
     code, error, stages = 0, None, _hits(opened, planned)
     if stages is None:
         code, error, stages = _execute(opened)

@@ -1,13 +1,16 @@
 """Overlaying one part of a configuration on another without losing where each value stands.
 
-Law: mappings merge key by key, everything else replaces; a mapping whose ``kind`` changes is replaced as a whole, so
-that no key of the old kind leaks into the new one.
+Law: mappings merge key by key, everything else replaces; a mapping whose ``kind`` changes, or its form where a key
+tells that, is replaced as a whole, so that no key of the old kind leaks into the new one.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 from vitops.config.yaml_lines import Document, KeyPath
+
+_FORMS = (("weights", "objective"), ("file", "timm"))
+"""Keys of which a mapping has one or the other: a model from elsewhere or a training, and where weights come from."""
 
 
 @dataclass(frozen=True)
@@ -61,4 +64,6 @@ def _merge(base: Any, top: Tree, path: KeyPath, places: dict[KeyPath, str]) -> A
 
 
 def _other_kind(base: dict[str, Any], top: dict[str, Any]) -> bool:
-    return "kind" in base and "kind" in top and base["kind"] != top["kind"]
+    if "kind" in base and "kind" in top:
+        return bool(base["kind"] != top["kind"])
+    return any((one in base and other in top) or (other in base and one in top) for one, other in _FORMS)

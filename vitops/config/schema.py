@@ -11,12 +11,12 @@ import json
 from types import ModuleType
 from typing import Any
 
-from vitops.config import compression, datasets, models, objectives, pipelines, training
+from vitops.config import compression, datasets, models, objectives, pipelines, pretrained, training
 from vitops.config.pipelines import Project
 
 PATH = "docs/pipelines.schema.json"
 _REFERENCE = "#/$defs/"
-_MODULES = (compression, datasets, models, objectives, pipelines, training)
+_MODULES = (compression, datasets, models, objectives, pipelines, pretrained, training)
 
 JSON = dict[str, Any]
 

@@ -103,7 +103,7 @@ class DeitLt(Objective):
     def loss_of(self, student: TwoHeads, sample: dict[str, Tensor]) -> tuple[Tensor, Contributions]:
         """``loss`` of a forward pass that was already made for ``sample["input"]``."""
         # Without a teacher alpha is 0: the true label then only keeps DIST in the graph, with zero gradient.
-        named = sample["target"] if self._teacher is None else self._teacher.predict(sample["input"])
+        named = self._named(sample)
         parts = deit_lt_loss(
             student.cls_logits,
             student.dist_logits,
@@ -114,6 +114,11 @@ class DeitLt(Objective):
             weight_base=self.config.weight_base,
         )
         return parts.total, self._contributions(student, parts=parts, named=named)
+
+    def _named(self, sample: dict[str, Tensor]) -> Tensor:
+        if self._teacher is None:
+            return sample["target"]
+        return self._teacher.predict(sample["input"], sample.get("position"))
 
     def _contributions(self, student: TwoHeads, *, parts: Parts, named: Tensor) -> Contributions:
         size = len(named)

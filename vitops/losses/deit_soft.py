@@ -57,5 +57,7 @@ class DeitSoft(SoftTargets):
 
     def parts(self, student: Tapped, teacher: Teacher, *, role: str, sample: dict[str, Tensor]) -> dict[str, Tensor]:
         assert isinstance(student, BothLogits)
-        soft = soft_distillation(student.dist, teacher.logits(sample["input"]), temperature=self.temperature)
+        soft = soft_distillation(
+            student.dist, teacher.logits(sample["input"], sample.get("position")), temperature=self.temperature
+        )
         return {"distill": self.config.alpha * soft}

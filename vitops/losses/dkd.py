@@ -43,7 +43,7 @@ class Dkd(SoftTargets):
     config: Section
 
     def parts(self, student: Tapped, teacher: Teacher, *, role: str, sample: dict[str, Tensor]) -> dict[str, Tensor]:
-        pair, target = (student.logits, teacher.logits(sample["input"])), label(sample)
+        pair, target = (student.logits, teacher.logits(sample["input"], sample.get("position"))), label(sample)
         return {
             "target": self.config.alpha * tckd(*pair, target, temperature=self.temperature),
             "nontarget": self.config.beta * nckd(*pair, target, temperature=self.temperature),

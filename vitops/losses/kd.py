@@ -29,5 +29,7 @@ class Kd(SoftTargets):
         return 1 - self.config.alpha
 
     def parts(self, student: Tapped, teacher: Teacher, *, role: str, sample: dict[str, Tensor]) -> dict[str, Tensor]:
-        soft = kd_loss(student.logits, teacher.logits(sample["input"]), temperature=self.temperature)
+        soft = kd_loss(
+            student.logits, teacher.logits(sample["input"], sample.get("position")), temperature=self.temperature
+        )
         return {"distill": self.config.alpha * soft}

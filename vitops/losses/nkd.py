@@ -40,7 +40,7 @@ class Nkd(SoftTargets):
     config: Section
 
     def parts(self, student: Tapped, teacher: Teacher, *, role: str, sample: dict[str, Tensor]) -> dict[str, Tensor]:
-        pair, target = (student.logits, teacher.logits(sample["input"])), label(sample)
+        pair, target = (student.logits, teacher.logits(sample["input"], sample.get("position"))), label(sample)
         return {
             "target": nkd_target(*pair, target),
             "nontarget": self.config.gamma * nkd_nontarget(*pair, target, temperature=self.temperature),

@@ -51,7 +51,8 @@ class Objective(ABC):
         In here and in the model's forward nothing may change but buffers; what ``state_dict`` gives changes in
         ``merge`` and after the step. For several workers share a step's micro-batches, and each knows its own alone.
 
-        ``sample`` has ``input`` (B, 3, H, W), ``target`` (B,) and, when mixed, ``mixed`` (B, C) soft targets.
+        ``sample`` has ``input`` (B, 3, H, W), ``target`` (B,) and, when mixed, ``mixed`` (B, C) soft targets; and where
+        teachers remember their answers, ``position``: (epoch, step, micro-batch, mixed or not).
         """
 
     def mixes(self, epoch: int) -> bool:

@@ -5,14 +5,29 @@ augmented images, out of its distribution on purpose; by default they are not ev
 Source: DeiT-LT (CVPR 2024, arXiv 2404.02900), distillation from out-of-distribution images.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitops.errors import UsageError
+
+_MEMORY = "vitops_memory"
+
+
+class Memory(Protocol):
+    """What a teacher said before; attached to its module with ``remember``."""
+
+    def logits(self, images: Tensor, position: Tensor, *, view: dict[str, Any], ask: Callable[[], Tensor]) -> Tensor:
+        """The module's answer to ``images``, remembered or by ``ask``; the same bits either way."""
+        ...
+
+
+def remember(module: nn.Module, memory: Memory) -> None:
+    """Let every ``Teacher`` of ``module`` look up in ``memory`` what samples with a position were answered before."""
+    setattr(module, _MEMORY, memory)
 
 
 def frozen(teachers: Mapping[str, nn.Module], role: str, *, objective: str) -> nn.Module:
@@ -65,18 +80,30 @@ class Teacher:
         return resize(images, self.size, antialias=self.antialias)
 
     @torch.no_grad()
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits (B, C) in the data's label order."""
-        logits: Tensor = self.module(self.view(images))
+    def logits(self, images: Tensor, position: Tensor | None = None) -> Tensor:
+        """Logits (B, C) in the data's label order. ``position``: where in the stream the images stand, if known."""
+        logits = self._answer(images, position)
         self._check(logits.shape[1])
         return logits if self._class_map is None else logits[:, self._class_map.argsort().to(logits.device)]
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        """Predicted classes (B,), int64, in the data's label order."""
-        logits: Tensor = self.module(self.view(images))
+    def predict(self, images: Tensor, position: Tensor | None = None) -> Tensor:
+        """Predicted classes (B,), int64, in the data's label order; ``position`` as for ``logits``."""
+        logits = self._answer(images, position)
         self._check(logits.shape[1])
         return hard_labels(logits, class_map=self._class_map)
+
+    def _answer(self, images: Tensor, position: Tensor | None) -> Tensor:
+        def ask() -> Tensor:
+            logits: Tensor = self.module(self.view(images))
+            return logits
+
+        memory: Memory | None = getattr(self.module, _MEMORY, None)
+        if memory is None or position is None:
+            return ask()
+        affine = None if self._affine is None else [values.tolist() for values in self._affine]
+        view = {"size": self.size, "antialias": self.antialias, "affine": affine}
+        return memory.logits(images, position, view=view, ask=ask)
 
     def _check(self, found: int) -> None:
         if found != self._classes:

@@ -36,7 +36,7 @@ class ModelSpec(BaseModel):
     classes: list[str]
     """Class names in label order."""
     train_counts: list[int]
-    """Training images of each class."""
+    """Training images of each class; empty where it was trained elsewhere."""
     dims: dict[str, Any] | None = None
     """Widths per block of a pruned model; None for a dense one."""
 

@@ -176,6 +176,7 @@ def _compute(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], *,
         _forget(place, key, before.digest)
     _clear(place, key, turn)
     resumed = outcome.model_dump(include={"resumed_from", "work_lost"})
+    resumed |= {name: told for name, told in outcome.facts.items() if name == "teacher_cache"}
     place.record.update(stage.name, status="executed", digest=ref.digest, seconds=seconds, **resumed)
     return Done(ref, hit=False)
 
@@ -271,9 +272,11 @@ def _job(place: Place, stage: Stage, key: str, inputs: Mapping[str, Ref], out: P
         parameters=stage.parameters,
         inputs=folders,
         digests=digests,
+        file=None if stage.file is None else place.root / stage.file,
         out=out,
         checkpoints=place.store.checkpoints(key),
         shared_checkpoints=place.store.shared_checkpoints(key),
+        caches=place.store.cache,
         progress=place.record.folder / "progress.json",
         stop=place.stop,
         resources=stage.resources,

@@ -1,5 +1,6 @@
 """Open a project for one request: its resolved configuration, its store and its ledger."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from vitops.config.pipelines import Project, Resources
 from vitops.errors import UsageError
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.shared_ledger import open_ledger
-from vitops.plan import recorded
+from vitops.plan import recorded, weights
 from vitops.plan.code.digest import code_digest, vitops_package
 from vitops.plan.execute import Place
 from vitops.plan.plan import Planned, plan, resolved
@@ -47,6 +48,12 @@ class Opened:
     def plan(self) -> list[Planned]:
         """What a run of the request would do."""
         return plan(self.root, self.store, self.ledger, self.project, self.request.pipeline, until=self.request.until)
+
+    def check_weights(self, planned: Iterable[Planned]) -> list[str]:
+        """What the run would download, one sentence each. Raises UsageError for a file that is missing or another."""
+        hits = {stage.name for stage in planned if stage.status == "hit"}
+        due = [stage for stage in self.stages if stage.name not in hits]
+        return weights.check_files(self.root, self.request.pipeline, due, memo=self.store.memo)
 
     def place(self) -> Place:
         """A new run of the request. Raises VitopsError where the shared store's server cannot be written safely."""

@@ -10,7 +10,7 @@ the first difference stands alone. In ``exact`` mode one worker does it all: the
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -106,6 +106,7 @@ def scratch(root: Path, store: Store, old: Recorded) -> Iterator[Place]:
     """A project in the store's own scratch space: recorded configuration, today's code, the source bytes, no more."""
     with store.workspace() as folder:
         _lay_out(folder, root, old.project)
+        _link_files(folder, root, old.stages)
         empty = Store(folder / ".vitops")
         for digest in sorted({digest for stage in old.stages for digest in stage.pinned.values()}):
             empty.publish(store.materialize(digest), "model")
@@ -204,6 +205,17 @@ def _lay_out(folder: Path, root: Path, project: Project) -> None:
         arrivals = root / "data" / name / "arrivals.json"  # numbers the samples: an input of ingest beside the source
         if arrivals.is_file():
             shutil.copyfile(arrivals, durable.make_folder(folder / "data" / name) / arrivals.name)
+
+
+def _link_files(folder: Path, root: Path, stages: Iterable[Stage]) -> None:
+    """The files that stages read beside their inputs; one with an absolute path is found as it is."""
+    for stage in stages:
+        if stage.file is not None and not Path(stage.file).is_absolute():
+            link = Path(os.path.normpath(folder / stage.file))
+            if not link.is_relative_to(folder):
+                raise UsageError(f"{stage.name}.weights.file leads out of the project: link the file into it")
+            durable.make_folder(link.parent)
+            link.symlink_to((root / stage.file).resolve())
 
 
 def _source_digest(root: Path, store: Store, old: Recorded) -> str:

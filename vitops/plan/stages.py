@@ -7,13 +7,14 @@ and the configuration classes themselves; tasks and flows never count. All stage
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from vitops.config.base import Section
 from vitops.config.datasets import Dataset
 from vitops.config.models import Model
 from vitops.config.pipelines import Compress, Distill, Pipeline, Project, Retrain
+from vitops.config.pretrained import Pretrained, WeightsFile
 from vitops.config.problems import did_you_mean
 from vitops.config.training import Train
 from vitops.errors import UsageError
@@ -34,6 +35,7 @@ _FUNCTIONS = {
     "validate": "vitops.data.gates.suite:validate",
     "split": "vitops.data.splits.stage:split",
     "train": "vitops.training.stage:train",
+    "convert": "vitops.training.convert:convert",
     "export": "vitops.compression.export:export",
     "evaluate": "vitops.evaluation.stage:evaluate",
     "package": "vitops.packaging.package:package",
@@ -47,6 +49,7 @@ _LIBRARIES: dict[str, tuple[str, ...]] = {
     "validate": ("great-expectations", "numpy", "pandas", "pillow", "pyarrow"),
     "split": ("numpy", "pyarrow"),
     "train": _TORCH,
+    "convert": _TORCH,
     "prune": _TORCH,
     "export": (*_TORCH, *_ONNX, *_EXPORT),
     "quantize": (*_TORCH, *_ONNX),
@@ -77,6 +80,8 @@ class Stage:
     """Role -> digest of an artifact that the configuration names."""
     rebuilds: tuple[str, ...] = ()
     """Digests of pinned models that it rebuilds: ``plan.pinned`` adds their architectures to ``roots``."""
+    file: str | None = None
+    """Path, from the project's folder or absolute, of a file that it reads too; its digest is a parameter, not this."""
     exactness: Literal["exact", "measured"] = "exact"
     resources: JSON = field(default_factory=dict)
     """The pipeline's ``resources``; only what ``environment`` repeats is in the key."""
@@ -163,12 +168,13 @@ class _Flow:
 
     def _trained(self, pipeline: Retrain | Distill) -> tuple[Stage, ...]:
         teacher = pipeline.teacher
-        made = {"teacher": "teacher"} if isinstance(teacher, Train) else {}
+        made = {"teacher": "teacher"} if isinstance(teacher, Train | Pretrained) else {}
         named = {"teacher": teacher} if isinstance(teacher, str) else {}
         models = {"student": (type(pipeline.student.model),), "teacher": _rebuilt(teacher)}
         inputs = {"student": "student", **made}
         trained = (
             *((self._stage("teacher", "train", teacher),) if isinstance(teacher, Train) else ()),
+            *((self._converted("teacher", teacher),) if isinstance(teacher, Pretrained) else ()),
             self._stage(
                 "student",
                 "train",
@@ -185,6 +191,11 @@ class _Flow:
             *trained,
             self._stage("evaluate", "evaluate", pipeline.evaluate, inputs=inputs, pinned=named, rebuilds=both),
         )
+
+    def _converted(self, name: str, model: Pretrained) -> Stage:
+        stage = self._stage(name, "convert", model)
+        file = model.weights.file if isinstance(model.weights, WeightsFile) else None
+        return replace(stage, parameters={"config": model.identity()}, file=file)
 
     def _compressed(
         self,
@@ -267,7 +278,7 @@ class _Flow:
         return declared
 
 
-def _rebuilt(teacher: Train | str | None) -> tuple[Rebuilt, ...]:
+def _rebuilt(teacher: Train | Pretrained | str | None) -> tuple[Rebuilt, ...]:
     if teacher is None:
         return ()
     return (teacher if isinstance(teacher, str) else type(teacher.model),)

@@ -83,7 +83,7 @@ def page(data: ReportData) -> str:
         agreement=inside.agreement(metrics, classes=names),
         answers=inside.answers(metrics, classes=names),
         blocks=inside.blocks(metrics),
-        training=[_training(name, history) for name, history in data.histories.items()],
+        training=[_training(name, history) for name, history in data.histories.items() if history],
         before=data.before,
         after=data.after,
         widths=_widths(data),

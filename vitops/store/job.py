@@ -55,12 +55,16 @@ class Job(BaseModel):
     """Input role -> folder with that artifact's files (read-only)."""
     digests: dict[str, str] = Field(default_factory=dict)
     """Input role -> digest of that artifact."""
+    file: Path | None = None
+    """A file that the stage reads beside its inputs; its digest is among the parameters."""
     out: Path
     """Empty folder that becomes the artifact."""
     checkpoints: Path
     """Folder that survives the process, private to this key."""
     shared_checkpoints: str | None = None
     """URL where the checkpoints of this key lie for other machines; None if the store is the local folder alone."""
+    caches: Path | None = None
+    """Folder for what may be lost and is computed again, shared by all stages; None where nothing is to be kept."""
     progress: Path | None = None
     """JSON file that is replaced atomically as the stage advances."""
     stop: Path | None = None

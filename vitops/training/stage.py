@@ -1,6 +1,7 @@
 """The training stage: split (and teacher) in, model out."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vitops.data.loader import SplitReader, TrainStream, eval_batches, open_spli
 from vitops.data.order import position_to_sample
 from vitops.errors import VitopsError
 from vitops.losses.registry import build as build_objective
+from vitops.losses.teacher import remember
 from vitops.models.artifact import ModelSpec, attach, load, save
 from vitops.models.heads import predict
 from vitops.models.registry import build as build_model
@@ -24,6 +26,7 @@ from vitops.training.comm import Comm
 from vitops.training.environment import arithmetic, facts
 from vitops.training.launch import run
 from vitops.training.loop import FitResult, fit
+from vitops.training.teacher_cache import Positioned, TeacherCache, stream_of
 
 GATE_IMAGES = 2000
 
@@ -44,27 +47,29 @@ def train_rank(job: Job, comm: Comm) -> Outcome:
     reader = open_split(job.inputs["split"])
     with arithmetic(threads=resources.threads, exact=resources.mode == "exact"):
         teachers = _teachers(job, config.objective.roles(), reader, seed=seed, device=resources.device)
+        caches = _remembering(job, config, teachers, world=comm.world)
         model = _model(config, reader, seed=seed)
+        stream = TrainStream(reader, config, seed)
         with seeded(seed, "train", "objective"):
             objective = build_objective(config.objective, model=model, teachers=teachers, counts=reader.train_counts)
         result = fit(
             model,
             objective,
-            TrainStream(reader, config, seed),
+            Positioned(stream) if caches else stream,
             config,
             seed=seed,
             comm=comm,
             checkpoints=job.checkpoints,
             shared_checkpoints=job.shared_checkpoints,
             resources=resources,
-            report=job.report,
+            report=partial(_report, job, caches),
             stopping=job.stopping,
             key=job.key,
             allow_environment_change=job.allow_environment_change,
         )
         if comm.rank == 0:
             _write(job, model, result)
-        found = arithmetic_facts(resources, result)
+        found = arithmetic_facts(resources, result) | _told(caches)
     return Outcome(resumed_from=result.resumed_from, work_lost=result.work_lost, facts=found)
 
 
@@ -117,6 +122,29 @@ def _teachers(job: Job, roles: Iterable[str], reader: SplitReader, *, seed: int,
             teachers[role] = teacher.eval().requires_grad_(False).to(device)
             check_teacher(teachers[role], spec, reader=reader, seed=seed)
     return teachers
+
+
+def _remembering(job: Job, config: Train, teachers: dict[str, nn.Module], *, world: int) -> dict[str, TeacherCache]:
+    """A cache for each teacher, if the resources give room for one; it is attached to the teacher."""
+    resources = Resources.model_validate(job.resources)
+    limit, seed = int(resources.teacher_cache_gib * 2**30), int(job.parameters["seed"])
+    if not limit or job.caches is None:
+        return {}
+    caches = {}
+    for role, teacher in teachers.items():
+        stream = stream_of(config, digests=job.digests, role=role, seed=seed, resources=resources)
+        caches[role] = TeacherCache(job.caches / "teachers", stream, limit=limit, world=world)
+        remember(teacher, caches[role])
+    return caches
+
+
+def _report(job: Job, caches: Mapping[str, TeacherCache], **values: Any) -> None:
+    job.report(**values, **_told(caches))
+
+
+def _told(caches: Mapping[str, TeacherCache]) -> dict[str, Any]:
+    """What this worker's caches answered, by role; nothing where there are none."""
+    return {"teacher_cache": {role: cache.told() for role, cache in caches.items()}} if caches else {}
 
 
 def _model(config: Train, reader: SplitReader, *, seed: int) -> nn.Module:

@@ -11,6 +11,7 @@ from vitops.config.datasets import Dataset, Gates, LongtailSplit
 from vitops.config.models import CifarResNet
 from vitops.config.objectives import AttentionTransfer, Nkd, Uskd
 from vitops.config.pipelines import AnyPipeline, Compress, Distill, Evaluate, Pipeline, Project, Resources, Retrain
+from vitops.config.pretrained import Pretrained
 from vitops.config.training import Augment, Mixup, MultiStep, Optimizer, Preprocessing, Recipe, ResizedCrop, Sam, Train
 
 RECIPE = {
@@ -37,6 +38,11 @@ RETRAIN = {
     "prune": {"finetune": GUIDED},
 }
 
+IMPORTED = {
+    "model": {"kind": "cifar_resnet", "depth": 8},
+    "preprocessing": {"size": 32},
+    "weights": {"file": "a.safetensors", "sha256": "0" * 64},
+}
 REFUSED = [
     (Gates, {"min_side": 9, "max_side": 8}, "min_side"),
     (Gates, {"labels": ["a", "a"]}, "labels"),
@@ -90,6 +96,12 @@ REFUSED = [
     (Evaluate, {"boundaries": [7, 3]}, "boundaries"),
     (Resources, {"workers": 3}, "workers"),
     (Retrain, {**RETRAIN, "teacher": DISTILL}, "teacher.objective"),
+    (Pretrained, {**IMPORTED, "classes": ["a", "a"]}, "classes"),
+    (Pretrained, {**IMPORTED, "weights": {"timm": "resnet34.a1_in1k"}}, "model.kind"),
+    (Pretrained, {**IMPORTED, "model": {"kind": "timm", "name": "resnet18"}, "weights": {"timm": "resnet34.a1_in1k"}},
+     "model.name"),
+    (Pretrained, {**IMPORTED, "model": {"kind": "timm", "name": "resnet18", "stem": "small"},
+     "weights": {"timm": "resnet18.a1_in1k"}}, "model.stem"),
     (Retrain, {**RETRAIN, "student": {**DISTILL, "objective": {"kind": "nkd", "teachers": {"other": 1}}}},
      "student.objective.teachers"),
     (Retrain, {**RETRAIN, "further_teachers": {"split": "0" * 64}}, "further_teachers.split"),
@@ -196,7 +208,7 @@ def test_the_surface_of_the_configuration_is_frozen() -> None:
     assert set(Compress.model_fields) == common | after | {"flow", "teacher", "student"}
     assert set(Resources.model_fields) == {
         "launcher", "workers", "min_workers", "node_deadline_seconds", "threads", "mode", "device",
-        "checkpoint_seconds", "checkpoint_steps",
+        "checkpoint_seconds", "checkpoint_steps", "teacher_cache_gib",
     }  # fmt: skip
     assert set(Train.model_fields) - set(Recipe.model_fields) == {"model"}
     assert set(Recipe.model_fields) == {

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vitops.config.load import find_root, load, store_home
+from vitops.errors import UsageError
 
 MISTAKES = {
     "unknown key": ("alpha: 0.5", "alhpa: 0.5", "student.objective.alhpa: unknown key 'alhpa'; did you mean 'alpha'?"),
@@ -254,3 +255,34 @@ def test_a_digest_that_is_none_is_told_where_one_finds_it(project, refused) -> N
 def test_a_least_number_of_workers_that_cannot_be_is_told_as_it_was_typed(project, refused, overrides, said) -> None:
     answer = refused(load(project.root, workers=2, overrides=overrides).only, "first")
     assert answer.startswith(f"--set {overrides[0]}: pipelines.first.resources.min_workers: {said}")
+
+
+WEIGHTS = """\
+    teacher:
+      model: {kind: cifar_resnet, depth: 8}
+      preprocessing: {size: 32}
+      weights: {file: data/raw/a.safetensors, sha256: %s}
+    student:
+""" % ("a" * 64)
+UNFIT = {
+    "unknown key": ("      preproc", "      epochs: 3\n      preproc", "teacher.epochs: unknown key 'epochs'"),
+    "another format": ("a.safetensors", "a.pth", "teacher.weights.file: must be a .safetensors file"),
+    "no digest": (", sha256: " + "a" * 64, "", "teacher.weights: the key 'sha256' is missing"),
+    "half a digest": ("a" * 64, "a" * 32, "teacher.weights.sha256: must be the 64 hex digits that sha256sum prints"),
+    "no tag": ("file: data/raw/a.safetensors, ", "timm: resnet34, ", "teacher.weights.timm: must be an architecture"),
+    "empty": ("weights: {file: data/raw/a.safetensors, sha256: " + "a" * 64 + "}", "weights: {}",
+              "teacher.weights: the key 'file' is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", UNFIT)
+def test_mistakes_in_weights_from_elsewhere_are_named_by_their_own_keys(project, mistake):
+    project.text = re.sub(r"    teacher: &teacher\n.*?    student:\n", lambda _: WEIGHTS, project.text, flags=re.S)
+    project.write()
+    assert load(project.root).pipeline("first").teacher.weights.sha256 == "a" * 64
+    old, new, said = UNFIT[mistake]
+    assert old in project.text
+    project.text = project.text.replace(old, new, 1)
+    project.write()
+    with pytest.raises(UsageError, match=re.escape(f"pipelines.first.{said}")):
+        load(project.root).pipeline("first")

@@ -159,3 +159,13 @@ def test_a_missing_other_file_is_refused(project, refused) -> None:
     assert (
         refused(project.load, file=project.root / "nope.yaml") == "nope.yaml: cannot be read: No such file or directory"
     )
+
+
+def test_a_profile_turns_a_model_from_elsewhere_into_a_training_and_back_as_a_whole(project):
+    weights = "{model: {kind: cifar_resnet}, preprocessing: {size: 32}, weights: {timm: resnet34.a1_in1k}}"
+    trained = project.load().pipeline("first").teacher
+    file = "teacher.weights={file: a.safetensors, sha256: %s}" % ("a" * 64)
+    imported = project.load(f"teacher={weights}", file).pipeline("first").teacher
+    assert imported.weights.file == "a.safetensors"
+    again = f"teacher={trained.model_dump_json()}"
+    assert project.load(f"teacher={weights}", file, again).pipeline("first").teacher == trained

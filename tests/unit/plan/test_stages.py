@@ -173,11 +173,30 @@ def test_equal_work_has_equal_keys_in_every_pipeline():
         ({"resources": {"workers": 4}}, set()),
         ({"resources": {"checkpoint_seconds": 1.0, "launcher": "local"}}, set()),
         ({"resources": {"mode": "fast"}}, {"teacher", "student", "prune"}),
+        ({"resources": {"teacher_cache_gib": 1.0}}, set()),
     ],
 )
 def test_a_value_changes_the_keys_of_the_stages_that_read_it(change, affected):
     before, after = keys(project()), keys(project(retrain=change))
     assert {name for name in before if before[name] != after[name]} == affected
+
+
+def elsewhere(**weights):
+    model = {"model": {"kind": "cifar_resnet", "depth": 8}, "preprocessing": {"size": 32}}
+    return {"teacher": model | {"weights": {"file": "raw/a.safetensors", "sha256": "a" * 64} | weights}}
+
+
+def test_weights_from_elsewhere_are_a_stage_whose_key_has_their_digest_and_not_their_place():
+    found = by_name(project(retrain=elsewhere()))["teacher"]
+    assert (found.kind, found.file, dict(found.inputs)) == ("convert", "raw/a.safetensors", {"split": "split"})
+    assert found.parameters["config"]["weights"] == {"sha256": "a" * 64}
+    assert {"vitops.training.convert:convert", "vitops.models.cifar_resnet:build"} <= set(found.roots)
+    before = keys(project(retrain=elsewhere()))
+    assert keys(project(retrain=elsewhere(file="/mnt/b.safetensors"))) == before
+    other = keys(project(retrain=elsewhere(sha256="b" * 64)))
+    assert {name for name in before if before[name] != other[name]} == {"teacher"}
+    student = by_name(project(retrain=elsewhere()))["student"]
+    assert student.inputs["teacher"] == "teacher" and student.roots == by_name(project())["student"].roots
 
 
 def test_seed_threads_and_device_change_every_stage_of_the_model_plane_and_no_data_stage():
