@@ -1,13 +1,17 @@
 """Overlaying one part of a configuration on another without losing where each value stands.
 
 Law: mappings merge key by key, everything else replaces; a mapping whose ``kind`` changes is replaced as a whole, so
-that no key of the old kind leaks into the new one.
+that no key of the old kind leaks into the new one. So is a teacher with ``weights`` by one that is trained, which has
+an ``objective``, and the other way round.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 from vitops.config.yaml_lines import Document, KeyPath
+
+_EITHER = (("weights", "objective"), ("objective", "weights"))
+"""Keys of which a mapping has one: with the other it is something else."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Tree:
 
 
 def _merge(base: Any, top: Tree, path: KeyPath, places: dict[KeyPath, str]) -> Any:
-    if isinstance(base, dict) and isinstance(top.value, dict) and not _other_kind(base, top.value):
+    if isinstance(base, dict) and isinstance(top.value, dict) and not _another(base, top.value):
         merged = dict(base)
         for key in top.value:
             merged[key] = _merge(base.get(key), top.under((key,)), (*path, key), places)
@@ -60,5 +64,7 @@ def _merge(base: Any, top: Tree, path: KeyPath, places: dict[KeyPath, str]) -> A
     return top.value
 
 
-def _other_kind(base: dict[str, Any], top: dict[str, Any]) -> bool:
-    return "kind" in base and "kind" in top and base["kind"] != top["kind"]
+def _another(base: dict[str, Any], top: dict[str, Any]) -> bool:
+    if "kind" in base and "kind" in top:
+        return bool(base["kind"] != top["kind"])
+    return any(one in base and other in top for one, other in _EITHER)
