@@ -86,7 +86,16 @@ BESIDE = {
     "sam": {"rho": 0.05},
 }
 """Parameters of the objective's own, trained beside the model's."""
-METHODS = {"plain": PLAIN, "teacher": TEACHER, "student": STUDENT, "pruning": PRUNING, "beside": BESIDE}
+PACO = {**TEACHER, "objective": {"kind": "paco", "queue": 12, "momentum": 0.5}, "mixup": None}
+"""A copy of the model and a queue as state; contrast needs hard labels, so nothing is mixed."""
+METHODS = {
+    "plain": PLAIN,
+    "teacher": TEACHER,
+    "student": STUDENT,
+    "pruning": PRUNING,
+    "beside": BESIDE,
+    "paco": PACO,
+}
 KILLED = -signal.SIGKILL
 _PATIENCE = 300.0
 """Seconds after which a job of a second or two is taken for hung."""

@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from vitops.config.base import KeyProblem, Section
 from vitops.config.compression import Export, Prune, Quantize
 from vitops.config.datasets import Dataset, Name
+from vitops.config.pretrained import Pretrained
 from vitops.config.training import Recipe, Train
 
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
@@ -14,11 +15,17 @@ Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 
 
 def _form(value: Any) -> str:
-    return "[digest]" if isinstance(value, str) else "[stage]"
+    if isinstance(value, str):
+        return "[digest]"
+    imported = isinstance(value, Pretrained) or (isinstance(value, dict) and "weights" in value)
+    return "[weights]" if imported else "[stage]"
 
 
-Teacher = Annotated[Annotated[Train, Tag("[stage]")] | Annotated[Digest, Tag("[digest]")], Discriminator(_form)]
-"""A training stage, or the digest of a model artifact."""
+Teacher = Annotated[
+    Annotated[Train, Tag("[stage]")] | Annotated[Pretrained, Tag("[weights]")] | Annotated[Digest, Tag("[digest]")],
+    Discriminator(_form),
+]
+"""A training stage, a model with ``weights`` from elsewhere, or the digest of a model artifact."""
 _TAKEN = {"teacher", "split", "model", "dense"}
 """Roles of what stages read already."""
 
@@ -113,7 +120,8 @@ class _Distilling(Pipeline):
     """What trains a student."""
 
     teacher: Teacher | None = None
-    """A training stage of its own, or the digest of a model artifact that was made before."""
+    """A training stage of its own, a model with ``weights`` (a safetensors file, or a name of timm), or the digest of
+    a model artifact that was made before."""
     further_teachers: dict[Name, Digest] = Field(default_factory=dict)
     """Role -> digest of a model artifact: teachers beside the one that is trained here, for ``objective.teachers``."""
     student: Train
@@ -157,7 +165,8 @@ class Retrain(_Distilling):
 
     flow: Literal["retrain"] = "retrain"
     teacher: Teacher
-    """A training stage of its own, or the digest of a model artifact that was made before."""
+    """A training stage of its own, a model with ``weights`` (a safetensors file, or a name of timm), or the digest of
+    a model artifact that was made before."""
     prune: Prune
     export: Export = Export()
     quantize: Quantize = Quantize()

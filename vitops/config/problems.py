@@ -7,12 +7,13 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from vitops.config.base import KeyProblem, Section
 from vitops.config.merge import Tree
 from vitops.config.pipelines import DIGEST_PATTERN
+from vitops.config.pretrained import FILE_PATTERN, SHA256_PATTERN, TIMM_PATTERN
 from vitops.config.training import RANDAUGMENT_PATTERN
 from vitops.config.yaml_lines import KeyPath
 
@@ -37,6 +38,9 @@ _LIMITS = {
     "less_than": ("lt", "less than"),
 }
 _PATTERNS = {
+    FILE_PATTERN: "must be a .safetensors file: other formats can run code when they are read",
+    SHA256_PATTERN: "must be the 64 hex digits that sha256sum prints of the file",
+    TIMM_PATTERN: "must be an architecture and a tag of timm, e.g. resnet34.a1_in1k",
     DIGEST_PATTERN: "must be the 64 hex digits of an artifact's digest, as `vitops show PIPELINE/STAGE` prints it",
     RANDAUGMENT_PATTERN: "must be a policy string of timm, e.g. rand-m9-mstd0.5-inc1 "
     "(sections m, n, p, mstd, mmax, inc, each with its number, and tweights, t3a or t3aw)",
@@ -130,7 +134,8 @@ def _trace(annotation: Any, location: tuple[int | str, ...]) -> tuple[KeyPath, A
     around = annotation
     for part in location:
         options = _options(annotation)
-        if isinstance(part, str) and part.startswith("["):  # pydantic's "[key]", and our tags of a number or a mapping
+        if isinstance(part, str) and part.startswith("["):  # pydantic's "[key]", and our tags of a value's form
+            annotation = around = _of_form(annotation, part) or annotation
             continue
         if len(options) > 1 and part in _tags(annotation):
             annotation = around = next(option for option in options if _tag(option) == part)
@@ -141,6 +146,17 @@ def _trace(annotation: Any, location: tuple[int | str, ...]) -> tuple[KeyPath, A
         path.append(part)
         around, annotation = annotation, inner
     return tuple(path), (around if path and not _options(annotation) else annotation)
+
+
+def _of_form(annotation: Any, tag: str) -> Any:
+    """The member of a union that carries our ``tag``; None where there is none."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        inner, *metadata = typing.get_args(annotation)
+        return annotation if Tag(tag) in metadata else _of_form(inner, tag)
+    if typing.get_origin(annotation) not in {typing.Union, types.UnionType}:
+        return None
+    found = (_of_form(argument, tag) for argument in typing.get_args(annotation))
+    return next((member for member in found if member is not None), None)
 
 
 def _inner(annotation: Any, part: int | str) -> Any:

@@ -166,12 +166,22 @@ def open_split(folder: Path) -> SplitReader:
     return SplitReader(folder)
 
 
+def order_places(step: int, m: int, *, micro_batches: int, size: int, repeats: int) -> Labels:
+    """Where in the epoch's order the samples of micro-batch ``m`` of a step stand: (size,).
+
+    Each sample comes ``repeats`` times in a row, and this stream is dealt to the micro-batches of a step in turn, so
+    copies fall into different ones. Source: repeated augmentation (Hoffer et al. 2020), as DeiT deals it to processes.
+    """
+    first = step * micro_batches * size + m
+    places: Labels = (first + micro_batches * np.arange(size)) // repeats
+    return places
+
+
 class TrainStream:
     """The training samples of a recipe, one micro-batch at a time.
 
-    Epoch stream position p holds sample ``order[p // repeats]``; micro-batch m of step s takes positions
-    ``s * M * b + m + M * i``, so that copies of one sample fall into different micro-batches. What does not fill a last
-    step is left out of that epoch (another part of the data each time).
+    Which ones, ``order_places`` says. What does not fill a last step is left out of that epoch (another part of the
+    data each time).
     """
 
     def __init__(self, reader: SplitReader, recipe: Recipe, seed: int) -> None:
@@ -190,9 +200,8 @@ class TrainStream:
 
     def indices(self, epoch: int, step: int, m: int) -> Labels:
         """Which training samples micro-batch ``m`` holds: (micro_batch_size,) positions in the train index."""
-        first = step * self._micro_batches * self._size + m
-        positions = first + self._micro_batches * np.arange(self._size)
-        return position_to_sample(self._seed, epoch, self._count, positions // self._repeats)
+        places = order_places(step, m, micro_batches=self._micro_batches, size=self._size, repeats=self._repeats)
+        return position_to_sample(self._seed, epoch, self._count, places)
 
     def micro_batch(self, epoch: int, step: int, m: int, *, mix: bool) -> Sample:
         """Micro-batch ``m`` of a step: a pure function of the seed and these numbers."""
