@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from vitops.config.load import load
 from vitops.config.pipelines import Compress, Resources
+from vitops.config.pretrained import Pretrained
 from vitops.config.training import Recipe, Train
 from vitops.data.keyed import seeded
 from vitops.data.kinds.classification import Classification
@@ -69,7 +70,7 @@ class Chosen:
     """One training of a recipe: its section, that of the teacher it is given, the number of classes."""
 
     config: Train
-    teacher: Train | None
+    teacher: Train | Pretrained | None
     classes: int
 
     @classmethod
@@ -80,10 +81,10 @@ class Chosen:
         classes = loaded.dataset(pipeline.dataset).gates.classes
         if isinstance(pipeline, Compress) or classes is None:
             sys.exit(f"{name} trains no student, or its dataset has no gates.classes")
-        teacher = pipeline.teacher if isinstance(pipeline.teacher, Train) else None
+        teacher = None if isinstance(pipeline.teacher, str) else pipeline.teacher
         if stage == "student":
             return cls(pipeline.student, teacher, classes)
-        if teacher is None:
+        if not isinstance(teacher, Train):
             sys.exit(f"{name} trains no teacher")
         return cls(teacher, None, classes)
 

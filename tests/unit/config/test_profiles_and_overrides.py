@@ -1,4 +1,5 @@
 from vitops.config.load import load
+from vitops.config.merge import Tree
 
 
 def test_quick_is_the_default_profile(project) -> None:
@@ -17,6 +18,14 @@ def test_a_profile_with_another_kind_replaces_the_whole_mapping(project) -> None
     student = project.load(profile="paper").pipeline("first").student
     assert (student.epochs, student.objective.kind) == (1200, "cross_entropy")
     assert student.micro_batch_size == 16
+
+
+def test_a_teacher_that_is_trained_replaces_one_with_weights_and_the_other_way_round() -> None:
+    given = {"model": {"name": "a"}, "weights": {"timm": "a.b"}, "preprocessing": {"size": 224}}
+    trained = {"model": {"name": "c"}, "objective": {"kind": "ldam"}, "epochs": 3}
+    for base, top in ((given, trained), (trained, given)):
+        assert Tree({"teacher": base}, {}).overlaid(Tree({"teacher": top}, {})).value == {"teacher": top}
+    assert Tree(given, {}).overlaid(Tree({"preprocessing": {"size": 32}}, {})).value["weights"] == given["weights"]
 
 
 def test_an_empty_profile_changes_nothing(project) -> None:
