@@ -29,7 +29,10 @@ READS = {"shutil.disk_usage", "shutil.which", "shutil.get_terminal_size"}
 ALLOWED = {
     # A stage's working folder, of which nothing is kept before ``publish`` has copied it.
     ("store/canonical.py", "write_json"),
+    ("training/convert.py", "convert"),
     ("training/stage.py", "_write"),
+    # A cache that may be lost at any time, whose entries are hashed when they are read.
+    ("training/teacher_cache.py", "_others"),
     # Signals between the driver and the workers of one run, in its folder: no evidence, and no other run reads them.
     ("training/ray_group.py", "__init__"),
     ("training/ray_group.py", "close"),
@@ -50,6 +53,7 @@ ALLOWED = {
     ("cli/schema.py", "schema"),
     # A scratch project, removed after the command.
     ("plan/reproduce.py", "_lay_out"),
+    ("plan/reproduce.py", "_link_files"),
     # Of the project, made anew from the code wherever it is missing or damaged.
     ("plan/data_code.py", "write"),
     # A folder that ``outputs.replaced`` syncs and puts into place at once.
