@@ -50,6 +50,8 @@ def _parts(path: str, value: Any, seen: Mapping[int, tuple[str, Any]]) -> Iterat
     if isinstance(value, torch.Tensor):
         if value.is_leaf and value.grad is not None:
             yield f"{path}.grad", value.grad
+        for name, item in vars(value).items():
+            yield f"{path}.{name}", item
         return
     if isinstance(value, Mapping) and not isinstance(value, types.MappingProxyType):
         for number, (key, item) in enumerate(list(value.items())):
@@ -74,5 +76,6 @@ def _parts(path: str, value: Any, seen: Mapping[int, tuple[str, Any]]) -> Iterat
         for name, item in getattr(value, "__dict__", {}).items():
             yield f"{path}.{name}", item
         for number, item in enumerate(gc.get_referents(value)):
-            if not isinstance(item, (*_CODE, types.FunctionType, dict)):
+            globals_ = isinstance(item, dict) and "__builtins__" in item
+            if not (globals_ or isinstance(item, (*_CODE, types.FunctionType))):
                 yield f"{path}<{number} {type(item).__name__}>", item

@@ -14,7 +14,7 @@ from vitops.cli.console import emit
 from vitops.cli.options import AsJson
 from vitops.cli.tables import stage_table
 from vitops.config.load import find_root, store_home
-from vitops.errors import UsageError, VerificationError
+from vitops.errors import UsageError, VerificationError, VitopsError
 from vitops.lineage.ledger import Ledger
 from vitops.lineage.shared_ledger import open_ledger
 from vitops.packaging.text import printable
@@ -75,10 +75,17 @@ def _on_record(store: Store, ledger: Ledger, name: str) -> Recorded:
     if (store.runs / name / "run.json").is_file():
         return recorded.of_run(store, ledger, name)
     if Path(name).is_dir():
-        digest = manifest.digest(manifest.scan_all(Path(name)))
+        digest = _digest_of(Path(name))
     else:
         digest = latest(ledger, name).digest if "/" in name else ledger.find(name)
     return recorded.of_artifact(store, ledger, digest)
+
+
+def _digest_of(folder: Path) -> str:
+    try:
+        return manifest.digest(manifest.scan_all(folder))
+    except VitopsError as error:
+        raise UsageError(f"{folder} is no folder of a package: {error}") from error
 
 
 def _again(root: Path, store: Store, old: Recorded) -> list[Row]:

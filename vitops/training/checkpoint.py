@@ -70,7 +70,7 @@ class Checkpoints:
         Raises Overtaken when a later attempt has begun.
         """
         self._stop_if_superseded()
-        target = self._folder / f"e{position.epoch:06d}-s{position.step:06d}-a{self._attempt:06d}"
+        target = self._folder / f"e{position.epoch:06d}-s{position.step:09d}-a{self._attempt:06d}"
         if target.exists():
             return
         aside = durable.make_folder(self._folder / f"aside-{target.name}")

@@ -23,7 +23,7 @@ from vitops.store.objects import Objects
 KEPT = 2
 LAST_SECONDS = 5.0
 """What the end of a training, or its stop, waits for the upload under way: far less than a container's usual grace."""
-NAME = re.compile(r"e(\d{6})-s(\d{6})-a(\d{6})")
+NAME = re.compile(r"e(\d{6})-s(\d{9})-a(\d{6})")
 """Of a checkpoint's folder: epoch, steps done in it, attempt."""
 _ATTEMPTS = "attempts/"
 _OPENED_BY = "vitops.store.shared:objects_at"

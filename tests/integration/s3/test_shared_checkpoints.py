@@ -63,7 +63,7 @@ def save(checkpoints, *steps):
 
 def complete(objects):
     """Steps of the checkpoints that another machine would take, newest first."""
-    return [int(name[9:15]) for name in SharedCheckpoints(objects).names()]
+    return [int(name[9:18]) for name in SharedCheckpoints(objects).names()]
 
 
 def uploaded(checkpoints, objects, *steps):
@@ -117,19 +117,19 @@ def test_saving_never_waits_for_an_upload_and_a_slow_one_skips_what_was_overtake
     assert begun.wait(60)
     save(slow, 2, 3, 4, 5)
     assert complete(objects) == []
-    assert sorted(int(path.name[9:15]) for path in tmp_path.glob("e*")) == [1, 4, 5], "1 is being read"
+    assert sorted(int(path.name[9:18]) for path in tmp_path.glob("e*")) == [1, 4, 5], "1 is being read"
     go_on.set()
     slow.close()
     assert complete(objects) == [5, 1]
 
 
 def test_the_last_two_are_kept_and_what_came_to_no_end_is_removed(objects, tmp_path):
-    objects.write("e000000-s000000-a000001/state.json", b"torn")
+    objects.write("e000000-s000000000-a000001/state.json", b"torn")
     running = checkpoints(tmp_path, objects)
     uploaded(running, objects, 1, 2, 3)
     running.close()
     assert complete(objects) == [3, 2]
-    assert {name.partition("/")[0][:15] for name in objects.sizes("e")} == {"e000000-s000002", "e000000-s000003"}
+    assert {name.partition("/")[0][:18] for name in objects.sizes("e")} == {"e000000-s000000002", "e000000-s000000003"}
 
 
 def test_another_home_takes_the_newest_and_counts_its_attempts_on(objects, tmp_path):
@@ -138,7 +138,7 @@ def test_another_home_takes_the_newest_and_counts_its_attempts_on(objects, tmp_p
     assert other.newest()[0].record == {"step": 2}
     save(other, 3)
     other.close()
-    assert sorted(path.name for path in (tmp_path / "b").glob("e*"))[-1] == "e000000-s000003-a000002"
+    assert sorted(path.name for path in (tmp_path / "b").glob("e*"))[-1] == "e000000-s000000003-a000002"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -160,7 +160,7 @@ def test_what_is_newer_here_is_taken_from_here(objects, tmp_path):
     uploaded(running, objects, 1)
     save(running, 2)
     running.close()
-    objects.remove("e000000-s000002-a000001/manifest.json")
+    objects.remove("e000000-s000000002-a000001/manifest.json")
     assert newest(tmp_path / "a", objects) == (2, [])
     assert newest(tmp_path / "b", objects) == (1, [])
 
@@ -168,17 +168,17 @@ def test_what_is_newer_here_is_taken_from_here(objects, tmp_path):
 @pytest.mark.parametrize("file", ["state.safetensors", "state.json", "manifest.json"])
 def test_a_damaged_object_is_passed_over_and_removed(file, objects, tmp_path):
     uploaded(checkpoints(tmp_path / "a", objects), objects, 1, 2)
-    objects.write(f"e000000-s000002-a000001/{file}", b"altered")
+    objects.write(f"e000000-s000000002-a000001/{file}", b"altered")
     step, damaged = newest(tmp_path / "b", objects)
     assert (step, len(damaged)) == (1, 1)
-    assert "e000000-s000002-a000001 is damaged" in damaged[0]
+    assert "e000000-s000000002-a000001 is damaged" in damaged[0]
     assert complete(objects) == [1]
 
 
 def test_a_manifest_that_names_other_files_is_not_followed(objects, tmp_path):
     """A name with dots in it would lead out of the folder."""
     uploaded(checkpoints(tmp_path / "a", objects), objects, 1)
-    name = "e000000-s000001-a000001/manifest.json"
+    name = "e000000-s000000001-a000001/manifest.json"
     objects.write(name, objects.read(name).replace(b"state.json", b"../../evil"))
     step, damaged = newest(tmp_path / "b", objects)
     assert (step, len(damaged)) == (None, 1)
@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_here_is_replaced_by_the_shared_one(objects, tmp_pa
     running = checkpoints(tmp_path, objects)
     uploaded(running, objects, 1, 2)
     running.close()
-    (tmp_path / "e000000-s000002-a000001/state.safetensors").write_bytes(b"torn")
+    (tmp_path / "e000000-s000000002-a000001/state.safetensors").write_bytes(b"torn")
     step, damaged = newest(tmp_path, objects)
     assert (step, len(damaged)) == (2, 1)
 
@@ -222,7 +222,7 @@ def test_a_server_that_is_away_costs_a_warning_and_the_next_checkpoint_is_upload
     uploaded(running, objects, 2)
     running.close()
     assert complete(objects) == [2]
-    assert "e000000-s000001-a000001 was not uploaded" in caplog.text
+    assert "e000000-s000000001-a000001 was not uploaded" in caplog.text
 
 
 def test_the_end_waits_for_a_silent_server_for_seconds_only(s3, objects, tmp_path, monkeypatch, caplog):

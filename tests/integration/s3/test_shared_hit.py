@@ -13,7 +13,7 @@ from vitops.training.checkpoint import Checkpoints, Saved
 from vitops.training.shared_checkpoints import SharedCheckpoints, opened
 
 STAGE = dataclasses.replace(REPORT, exactness="exact")
-LEFT = "checkpoints/{key}/e000000-s000001-a000001/state.json"
+LEFT = "checkpoints/{key}/e000000-s000000001-a000001/state.json"
 
 
 @pytest.fixture

@@ -272,12 +272,12 @@ def test_what_verify_found_altered_is_made_anew(s3, home, published, tmp_path, m
 def test_verify_names_whatever_is_altered_in_a_shared_checkpoint(s3, tmp_path, monkeypatch):
     """Not in one whose upload came to no end, nor in one that is removed while it is read."""
     monkeypatch.setenv("VITOPS_STORE", s3.url)
-    name = "checkpoints/key/e000000-s000002-a000001"
+    name = "checkpoints/key/e000000-s000000002-a000001"
     files = {"state.safetensors": b"tensors", "state.json": b"{}"}
     entries = [FileEntry(path, len(data), hashlib.sha256(data).hexdigest()) for path, data in files.items()]
     for path, data in (files | {"manifest.json": manifest.render(entries)}).items():
         s3.put(f"{name}/{path}", data)
-    s3.put("checkpoints/key/e000000-s000004-a000001/state.json", b"torn")
+    s3.put("checkpoints/key/e000000-s000000004-a000001/state.json", b"torn")
     s3.put("checkpoints/key/attempts/000001", b"ticket")
     assert verify(tmp_path / "one", None) == []
     for path in (*files, "manifest.json"):

@@ -75,7 +75,7 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over_and_told(name, tmp_path
     points = Checkpoints(tmp_path)
     for step in (1, 2):
         points.save(Position(epoch=0, step=step), Saved({"x": torch.ones(5) * step}, {"step": step}))
-    (bad,) = tmp_path.glob("e*-s000002-*")
+    (bad,) = tmp_path.glob("e*-s000000002-*")
     with bad_sector(bad / name):
         saved, told = Checkpoints(tmp_path).newest()
     assert saved is not None
@@ -87,7 +87,7 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over_and_told(name, tmp_path
 def test_a_checkpoint_without_the_right_to_read_it_stays(tmp_path):
     points = Checkpoints(tmp_path)
     points.save(Position(epoch=0, step=1), Saved({"x": torch.ones(5)}, {}))
-    (folder,) = tmp_path.glob("e*-s000001-*")
+    (folder,) = tmp_path.glob("e*-s000000001-*")
     with bad_sector(folder / "state.json", errno.EACCES), pytest.raises(VitopsError, match="right to read"):
         Checkpoints(tmp_path).newest()
     assert folder.is_dir()

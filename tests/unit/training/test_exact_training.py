@@ -216,8 +216,8 @@ def test_all_checkpoints_damaged_starts_over(split, undisturbed, tmp_path):
 def test_two_checkpoints_are_kept(split, tmp_path):
     train(split, tmp_path, checkpoint_steps=1)
     assert [path.name for path in sorted(tmp_path.glob("e*"))] == [
-        "e000002-s000002-a000001",
-        "e000002-s000003-a000001",
+        "e000002-s000000002-a000001",
+        "e000002-s000000003-a000001",
     ]
 
 

@@ -192,7 +192,7 @@ def test_an_overtaken_attempt_stops_and_leaves_the_folder_alone(tmp_path):
 
 def test_an_unfinished_checkpoint_is_never_read(tmp_path):
     Checkpoints(tmp_path).save(Position(epoch=0, step=1), saved(1.0))
-    aside = tmp_path / "aside-e000000-s000002-a000001"
+    aside = tmp_path / "aside-e000000-s000000002-a000001"
     aside.mkdir()
     (aside / "state.safetensors").write_bytes(b"torn")
     newest, damaged = Checkpoints(tmp_path).newest()

@@ -53,7 +53,7 @@ def saved(step):
 
 
 def steps(folder):
-    return sorted(int(path.name[9:15]) for path in folder.glob("e*"))
+    return sorted(int(path.name[9:18]) for path in folder.glob("e*"))
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def filling(folder, monkeypatch):
 
 
 def test_a_start_is_not_disturbed_by_a_writer_that_still_writes(tmp_path, monkeypatch):
-    aside = tmp_path / "aside-e000000-s000002-a000001"
+    aside = tmp_path / "aside-e000000-s000000002-a000001"
     aside.mkdir()
     (aside / "state.safetensors").write_bytes(b"torn")
     filling(aside, monkeypatch)
