@@ -8,6 +8,7 @@ import copy
 import random
 import re
 import sys
+from collections import deque
 
 import numpy as np
 import pytest
@@ -184,6 +185,43 @@ def test_an_unsaved_tensor_and_generator_of_an_objective_are_noticed(split, tmp_
     running.steps(0, MIDDLE)
     running.save(MIDDLE)
     assert unexplained(running) == ["objective.average", "objective.dice"]
+
+
+class Slotted:
+    __slots__ = ("held",)
+
+
+class Recent(Forgetful):
+    """Keeps the last contributions in a queue."""
+
+    def merge(self, contributions):
+        super().merge(contributions)
+        self.recent = deque([{"mean": contributions[0]["mean"].clone()}])
+
+
+class Hidden(Forgetful):
+    """Keeps them in a slot."""
+
+    def merge(self, contributions):
+        super().merge(contributions)
+        self.slotted = Slotted()
+        self.slotted.held = {"mean": contributions[0]["mean"].clone()}
+
+
+class Attached(Forgetful):
+    """Keeps them as an attribute of a parameter."""
+
+    def merge(self, contributions):
+        super().merge(contributions)
+        next(self.model.parameters()).running = contributions[0]["mean"].clone()
+
+
+@pytest.mark.parametrize("objective", [Recent, Hidden, Attached])
+def test_a_tensor_is_noticed_wherever_it_is_kept(objective, split, tmp_path):
+    running = Running(toy(open_split(split), objective), tmp_path)
+    running.steps(0, MIDDLE)
+    running.save(MIDDLE)
+    assert len(unexplained(running)) == 3, "beside the average and the generator"
 
 
 def test_no_module_keeps_a_tensor_or_a_generator():
