@@ -19,7 +19,7 @@ REFUSED = {
         for kind in ("deit_lt", "deit_soft")
         for family in PLAIN
     },
-    **{("ldam", family): "must give cosine logits" for family in ("vit", "swin", "cnn", "deit")},
+    **{("ldam", family): "must be cosine for ldam" for family in ("vit", "swin", "cnn", "deit")},
     ("paco", "cosine"): "must be linear for paco",
     ("paco", "deit"): "must have one head for paco",
     **{("nvit", family): "guides pruning and fine-tuning" for family in (*PLAIN, "deit")},
